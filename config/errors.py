@@ -1,0 +1,50 @@
+"""The one hierarchy of errors. A message names the value, the place and the mend."""
+
+
+class UptierError(Exception):
+    """Base of every error that Uptier raises on purpose; commands exit with ``exit_code``."""
+
+    exit_code = 1
+
+
+class ConfigurationError(UptierError):
+    """A setting, profile, catalog or file is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class InputError(UptierError):
+    """What the caller asked for is wrong (a kind, an output, a prompt)."""
+
+    exit_code = 2
+
+
+class WeightsError(ConfigurationError):
+    """Weights are missing, incomplete or not what their hash says."""
+
+
+class BrokerUnavailable(ConfigurationError):
+    """The broker does not answer, refuses the password, or its port is taken."""
+
+
+class LedgerError(ConfigurationError):
+    """The ledger cannot be opened, written or migrated."""
+
+
+class StackError(UptierError):
+    """A part of the embedded stack died or never became ready."""
+
+
+class BackendError(UptierError):
+    """A model could not answer.
+
+    ``retryable`` says whether the same lane may be tried again; ``retry_after_s`` is the
+    provider's own wish in seconds, where it gave one.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool = True, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s

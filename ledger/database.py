@@ -1,0 +1,142 @@
+"""Opens the ledger: engines for SQLite and PostgreSQL, transactions, migrations."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import alembic.command
+import alembic.config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from config.errors import LedgerError
+from config.settings import Settings
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_MS = 15_000
+
+
+def open_ledger(settings: Settings) -> Engine:
+    """An engine on the settings' ledger; its file appears with the first migration.
+
+    Raises:
+        LedgerError: the directory cannot be written.
+    """
+    url = make_url(settings.ledger_url)
+    if url.get_backend_name() == "sqlite":
+        _make_directory(url.database or "")
+        engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(url, pool_pre_ping=True)
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One write transaction; it holds SQLite's write lock from its first statement on."""
+    with engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent view that takes no write lock."""
+    with engine.connect().execution_options(uptier_reads=True) as connection:
+        yield connection
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the ledger to this version's tables; nothing happens if it has them.
+
+    Raises:
+        LedgerError: the ledger cannot be reached or written, or a newer Uptier made it.
+    """
+    engine = open_ledger(settings)
+    try:
+        config = _alembic_config()
+        script = ScriptDirectory.from_config(config)
+        with engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current == script.get_current_head():
+            return
+        if current is not None and current not in {s.revision for s in script.walk_revisions()}:
+            raise LedgerError(
+                f"ledger {_shown(engine)} is of version {current!r}, made by a newer Uptier: "
+                "update Uptier, or name another UPTIER_DATA_DIR"
+            )
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            alembic.command.upgrade(config, "head")
+    except DBAPIError as error:
+        raise ledger_error(engine, error) from None
+    finally:
+        engine.dispose()
+
+
+def ledger_error(engine: Engine, error: DBAPIError) -> LedgerError:
+    """One line for a ledger that does not answer as it should."""
+    cause = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+    mend = "check UPTIER_DATA_DIR or UPTIER_DATABASE_URL"
+    if isinstance(error, OperationalError) and "password" in cause:
+        mend = "correct the password in UPTIER_DATABASE_URL"
+    return LedgerError(f"ledger {_shown(engine)} cannot be used: {cause}; {mend}")
+
+
+def ledger_place(settings: Settings) -> str:
+    """Where the ledger lies, without a password."""
+    url = make_url(settings.ledger_url)
+    return url.database or "" if url.get_backend_name() == "sqlite" else url.render_as_string()
+
+
+def _alembic_config() -> alembic.config.Config:
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _shown(engine: Engine) -> str:
+    url = engine.url
+    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
+
+
+def _make_directory(database: str) -> None:
+    folder = Path(database).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LedgerError(
+            f"data directory {folder} cannot be made: {error.strerror}; name another UPTIER_DATA_DIR"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise LedgerError(f"data directory {folder} is not writable: name another UPTIER_DATA_DIR")
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver must not open transactions by itself: _begin_sqlite says which kind.
+    assert isinstance(connection, sqlite3.Connection)
+    connection.isolation_level = None
+    for pragma in (
+        "journal_mode=WAL",
+        # In WAL mode a crash of the process loses nothing; a power cut may lose the last moments.
+        "synchronous=NORMAL",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "foreign_keys=ON",
+        "cache_size=-32000",
+        "temp_store=MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("uptier_reads", False)
+    # A writer that began as a reader can lose the upgrade with SQLITE_BUSY at once.
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,0 +1,91 @@
+"""Messages that are written with the change they announce, and published after it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import uuid_utils
+from sqlalchemy import Connection, Engine, delete, insert, select
+
+from ledger.database import reading, writing
+from ledger.tables import Outbox
+
+DECIDE = "uptier.decide"
+CHECK = "uptier.check"
+MAX_IDS = 200
+"""Ids in one message; a larger batch becomes several."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A task to be done for some decisions. Prompts never travel, only ids."""
+
+    id: str
+    task: str
+    queue: str
+    ids: tuple[str, ...]
+
+
+Send = Callable[[Message], None]
+
+
+def new_id() -> str:
+    """A UUIDv7 as 32 hex digits: unique, and sorted by time."""
+    return uuid_utils.uuid7().hex
+
+
+def write(
+    connection: Connection, task: str, queue: str, ids: Sequence[str], now: int
+) -> list[Message]:
+    """Add messages for ``ids`` to the open transaction."""
+    messages = [
+        Message(new_id(), task, queue, tuple(ids[start : start + MAX_IDS]))
+        for start in range(0, len(ids), MAX_IDS)
+    ]
+    if messages:
+        connection.execute(
+            insert(Outbox),
+            [
+                {
+                    "id": m.id,
+                    "task": m.task,
+                    "queue": m.queue,
+                    "ids": json.dumps(m.ids),
+                    "created_at": now,
+                }
+                for m in messages
+            ],
+        )
+    return messages
+
+
+def publish(engine: Engine, messages: Iterable[Message], send: Send) -> int:
+    """Send messages and forget those that went; what fails stays for the steward's relay.
+
+    Returns how many went. A crash in between sends a message twice, which a claim bears.
+    """
+    sent = []
+    try:
+        for message in messages:
+            send(message)
+            sent.append(message.id)
+    finally:
+        if sent:
+            with writing(engine) as connection:
+                connection.execute(delete(Outbox).where(Outbox.id.in_(sent)))
+    return len(sent)
+
+
+def unsent(engine: Engine, older_than: int, limit: int = 100) -> list[Message]:
+    """Messages written before ``older_than`` that have not gone out, oldest first."""
+    query = (
+        select(Outbox.id, Outbox.task, Outbox.queue, Outbox.ids)
+        .where(Outbox.created_at < older_than)
+        .order_by(Outbox.created_at)
+        .limit(limit)
+    )
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    return [Message(r.id, r.task, r.queue, tuple(json.loads(r.ids))) for r in rows]

@@ -1,0 +1,184 @@
+"""The ledger's tables. Times are microseconds since 1970 (UTC), money is micro-dollars."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+
+class Run(SQLModel, table=True):
+    """What decisions belong to: a simulation, a batch, a single question."""
+
+    id: str = Field(primary_key=True, max_length=40)
+    name: str = Field(default="", max_length=200, index=True)
+    mode: str = Field(max_length=32)
+    profile: str = Field(max_length=64)
+    seed: int = Field(default=0, sa_type=BigInteger)
+    config: str = Field(default="{}", sa_type=Text)
+    absent: str = Field(default="[]", sa_type=Text)
+    created_at: int = Field(sa_type=BigInteger)
+    finished_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class Prefix(SQLModel, table=True):
+    """The constant part of prompts, kept once; ``id`` is the sha256 of the text."""
+
+    id: str = Field(primary_key=True, max_length=64)
+    text: str = Field(sa_type=Text)
+
+
+class Decision(SQLModel, table=True):
+    """A decision from submission to settlement; its place in its life is ``state``."""
+
+    __table_args__ = (
+        UniqueConstraint("run_id", "key", name="uq_decision_run_key"),
+        Index("ix_decision_state_due", "state", "not_before"),
+        Index("ix_decision_run_state", "run_id", "state"),
+    )
+
+    id: str = Field(primary_key=True, max_length=32)
+    run_id: str = Field(foreign_key="run.id", max_length=40)
+    key: str = Field(max_length=200)
+    kind: str = Field(max_length=64)
+    agent_id: str = Field(default="", max_length=200)
+    day: int | None = None
+    prefix_id: str | None = Field(default=None, foreign_key="prefix.id", max_length=64)
+    prompt: str = Field(sa_type=Text)
+    template: str = Field(default="", max_length=100)
+    output: str = Field(sa_type=Text)
+    signals: str = Field(default="{}", sa_type=Text)
+    preferences: str = Field(default="{}", sa_type=Text)
+    seed: int = Field(default=0, sa_type=BigInteger)
+    expected: str | None = Field(default=None, sa_type=Text)
+    fallback: str | None = Field(default=None, sa_type=Text)
+    plan: str = Field(sa_type=Text)
+    hop: int = 0
+    lane: str = Field(max_length=64)
+    state: str = Field(max_length=16)
+    status: str | None = Field(default=None, max_length=16)
+    answer: str | None = Field(default=None, sa_type=Text)
+    answer_lane: str | None = Field(default=None, max_length=64)
+    reason: str = Field(default="", sa_type=Text)
+    p_answer: float | None = None
+    climbs: int = 0
+    tries: int = 0
+    deliveries: int = 0
+    cost_micros: int = Field(default=0, sa_type=BigInteger)
+    parent_id: str | None = Field(default=None, max_length=32, index=True)
+    critic_id: str | None = Field(default=None, max_length=32)
+    lease_token: str | None = Field(default=None, max_length=32)
+    lease_until: int | None = Field(default=None, sa_type=BigInteger)
+    not_before: int = Field(default=0, sa_type=BigInteger)
+    published_at: int = Field(default=0, sa_type=BigInteger)
+    deadline_at: int | None = Field(default=None, sa_type=BigInteger)
+    created_at: int = Field(sa_type=BigInteger)
+    queued_at: int = Field(sa_type=BigInteger)
+    settled_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class Attempt(SQLModel, table=True):
+    """One call of one model for one decision; ``number`` counts from 1 within a lane."""
+
+    __table_args__ = (
+        UniqueConstraint("decision_id", "lane", "number", name="uq_attempt_decision_lane_number"),
+    )
+
+    id: str = Field(primary_key=True, max_length=32)
+    decision_id: str = Field(foreign_key="decision.id", max_length=32)
+    lane: str = Field(max_length=64)
+    number: int
+    model: str = Field(max_length=64)
+    fingerprint: str = Field(default="", max_length=100)
+    outcome: str = Field(max_length=16)
+    raw: str = Field(default="", sa_type=Text)
+    label: str | None = Field(default=None, sa_type=Text)
+    probabilities: str | None = Field(default=None, sa_type=Text)
+    mass: float | None = None
+    truncated: bool = False
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    cost_micros: int = Field(default=0, sa_type=BigInteger)
+    estimated_micros: int = Field(default=0, sa_type=BigInteger)
+    waiting_us: int = Field(default=0, sa_type=BigInteger)
+    inference_us: int = Field(default=0, sa_type=BigInteger)
+    error: str = Field(default="", sa_type=Text)
+    verdict: str | None = Field(default=None, sa_type=Text)
+    score: float | None = None
+    passed: bool | None = None
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class Outbox(SQLModel, table=True):
+    """A message that has to reach the broker; the row goes once it has."""
+
+    id: str = Field(primary_key=True, max_length=32)
+    task: str = Field(max_length=32)
+    queue: str = Field(max_length=64)
+    ids: str = Field(sa_type=Text)
+    created_at: int = Field(sa_type=BigInteger, index=True)
+
+
+class Budget(SQLModel, table=True):
+    """What a scope may spend and has spent; ``reserved`` is promised to calls in flight."""
+
+    scope: str = Field(primary_key=True, max_length=200)
+    limit_micros: int | None = Field(default=None, sa_type=BigInteger)
+    spent_micros: int = Field(default=0, sa_type=BigInteger)
+    reserved_micros: int = Field(default=0, sa_type=BigInteger)
+    limit_calls: int | None = None
+    calls: int = 0
+
+
+class CacheEntry(SQLModel, table=True):
+    """An accepted answer that may serve an identical question again."""
+
+    __tablename__ = "cache_entry"
+
+    key: str = Field(primary_key=True, max_length=64)
+    answer: str = Field(sa_type=Text)
+    lane: str = Field(max_length=64)
+    p_answer: float | None = None
+    hits: int = 0
+    created_at: int = Field(sa_type=BigInteger)
+    used_at: int = Field(sa_type=BigInteger, index=True)
+
+
+class Calibration(SQLModel, table=True):
+    """How a model's label probabilities are corrected for one kind."""
+
+    id: int | None = Field(default=None, sa_column=Column(Integer, primary_key=True))
+    kind: str = Field(max_length=64)
+    model: str = Field(max_length=64)
+    fingerprint: str = Field(max_length=100)
+    adapter: str = Field(default="", max_length=64)
+    template: str = Field(default="", max_length=100)
+    temperature: float = 1.0
+    bias: str = Field(default="{}", sa_type=Text)
+    samples: int = 0
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class Worker(SQLModel, table=True):
+    """A worker process and its last sign of life."""
+
+    token: str = Field(primary_key=True, max_length=32)
+    name: str = Field(max_length=80)
+    lane: str = Field(max_length=64)
+    host: str = Field(max_length=200)
+    pid: int
+    state: str = Field(max_length=16)
+    started_at: int = Field(sa_type=BigInteger)
+    heartbeat_at: int = Field(sa_type=BigInteger)
+    stats: str = Field(default="{}", sa_type=Text)
+
+
+class Leader(SQLModel, table=True):
+    """Who holds an office that only one process may hold at a time, and until when."""
+
+    office: str = Field(primary_key=True, max_length=64)
+    holder: str = Field(max_length=80)
+    until: int = Field(sa_type=BigInteger)
+
+
+TABLES = SQLModel.metadata

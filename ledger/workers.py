@@ -1,0 +1,92 @@
+"""Workers' signs of life, and offices that one process at a time may hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine, delete, select, update
+
+from config.settings import Settings
+from ledger.clock import SECOND, now
+from ledger.database import open_ledger, reading, writing
+from ledger.lifecycle import insert_or_ignore
+from ledger.tables import TABLES, Leader
+
+ALIVE_US = 30 * SECOND
+"""A worker that has not been heard of for so long counts as gone."""
+
+WORKERS = TABLES.tables["worker"]
+LEADERS = TABLES.tables["leader"]
+
+
+@dataclass(frozen=True)
+class Life:
+    """Who a worker process is."""
+
+    token: str
+    name: str
+    lane: str
+
+
+def announce(engine: Engine, life: Life, state: str, stats: dict[str, Any] | None = None) -> None:
+    """Write or refresh a worker's row; rows of long-gone workers leave with it."""
+    moment = now()
+    values = {
+        "name": life.name,
+        "lane": life.lane,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "state": state,
+        "heartbeat_at": moment,
+        "stats": json.dumps(stats or {}),
+    }
+    with writing(engine) as connection:
+        mine = update(WORKERS).where(WORKERS.c.token == life.token).values(**values)
+        if connection.execute(mine).rowcount == 0:
+            row = values | {"token": life.token, "started_at": moment}
+            connection.execute(WORKERS.insert().values(**row))
+            connection.execute(delete(WORKERS).where(WORKERS.c.heartbeat_at < moment - 20 * ALIVE_US))
+
+
+def ready_workers(settings: Settings) -> set[str]:
+    """Tokens of the workers that serve their queue now."""
+    engine = open_ledger(settings)
+    query = select(WORKERS.c.token).where(
+        WORKERS.c.state == "ready", WORKERS.c.heartbeat_at > now() - ALIVE_US
+    )
+    try:
+        with reading(engine) as connection:
+            return set(connection.execute(query).scalars())
+    finally:
+        engine.dispose()
+
+
+def hold_office(engine: Engine, office: str, holder: str, lease_us: int) -> bool:
+    """Take or keep an office for ``lease_us``; false while another holds it."""
+    moment = now()
+    mine_or_free = (LEADERS.c.holder == holder) | (LEADERS.c.until < moment)
+    with writing(engine) as connection:
+        taken = connection.execute(
+            update(LEADERS)
+            .where(LEADERS.c.office == office, mine_or_free)
+            .values(holder=holder, until=moment + lease_us)
+        )
+        if taken.rowcount == 1:
+            return True
+        row = {"office": office, "holder": holder, "until": moment + lease_us}
+        new = connection.execute(insert_or_ignore(connection, Leader, ["office"]).values(**row))
+        return new.rowcount == 1
+
+
+def leave_office(engine: Engine, office: str, holder: str) -> None:
+    """Give an office up, so that the next holder need not wait for the lease to end."""
+    with writing(engine) as connection:
+        connection.execute(
+            delete(LEADERS).where(LEADERS.c.office == office, LEADERS.c.holder == holder)
+        )
+
+

@@ -1,0 +1,232 @@
+"""The values that travel: a decision, what it asks for, its plan, and what became of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from config.catalog import Catalog, OutputType
+from config.errors import InputError
+
+MAX_PROMPT_CHARS = 200_000
+MAX_LABELS = 200
+MAX_KEY_CHARS = 200
+
+
+class Value(BaseModel):
+    """A frozen value that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Status(StrEnum):
+    """How a decision ended."""
+
+    ACCEPTED = "accepted"
+    CACHED = "cached"
+    REPLAYED = "replayed"
+    DEGRADED = "degraded"
+    FALLBACK = "fallback"
+    BUDGET = "budget"
+    EXPIRED = "expired"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class State(StrEnum):
+    """Where an unfinished decision stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    ANSWERED = "answered"
+    SETTLED = "settled"
+
+
+class Complexity(StrEnum):
+    """How hard a decision looks from its signals alone."""
+
+    SIMPLE = "simple"
+    MODERATE = "moderate"
+    COMPLEX = "complex"
+    EXPERT = "expert"
+
+
+class Privacy(StrEnum):
+    """How far a prompt may travel: ``high`` and ``maximum`` never leave the machine."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    MAXIMUM = "maximum"
+
+    @property
+    def stays_home(self) -> bool:
+        """Whether cloud providers are out of the question."""
+        return self in (Privacy.HIGH, Privacy.MAXIMUM)
+
+
+class CacheScope(StrEnum):
+    """How far an earlier answer to the same question may come from."""
+
+    OFF = "off"
+    RUN = "run"
+    SHARED = "shared"
+
+
+class ChoiceOutput(Value):
+    """One label of a closed set."""
+
+    type: Literal[OutputType.CHOICE] = OutputType.CHOICE
+    labels: tuple[str, ...] = Field(min_length=2, max_length=MAX_LABELS)
+
+    @model_validator(mode="after")
+    def _labels_are_distinct(self) -> Self:
+        if any(not label.strip() or label != label.strip() for label in self.labels):
+            raise ValueError("labels must be non-empty and without surrounding blanks")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from one another")
+        return self
+
+
+class TextOutput(Value):
+    """Text of at most ``max_tokens`` tokens, ended by any of ``stops``."""
+
+    type: Literal[OutputType.TEXT] = OutputType.TEXT
+    max_tokens: int | None = Field(default=None, ge=1)
+    stops: tuple[str, ...] | None = None
+    min_chars: int = Field(default=1, ge=1)
+
+
+class JsonOutput(Value):
+    """A JSON value that holds to ``json_schema`` (JSON Schema 2020-12)."""
+
+    type: Literal[OutputType.JSON] = OutputType.JSON
+    json_schema: dict[str, Any]
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
+Output = Annotated[ChoiceOutput | TextOutput | JsonOutput, Field(discriminator="type")]
+
+
+class Signals(Value):
+    """What the asker knows of the situation; the defaults are those of an ordinary one."""
+
+    queue_length: int = Field(default=0, ge=0)
+    deadline_days: float = 30
+    task_complexity: Literal["low", "medium", "high"] = "medium"
+    dependencies: int = Field(default=0, ge=0)
+    creativity: bool = False
+    multi_agent: bool = False
+    novel: bool = False
+    multi_file: bool = False
+
+
+class Preferences(Value):
+    """What the asker wants of the routing."""
+
+    privacy: Privacy = Privacy.LOW
+    prefer_local: bool = True
+    quality_critical: bool = False
+    force_tier: str | None = None
+    cache: CacheScope = CacheScope.SHARED
+
+
+class Decision(Value):
+    """One question to be answered.
+
+    ``system`` is the constant part of the prompt, shared by all decisions of its template;
+    ``prompt`` is the state, which comes last. ``key`` makes submission idempotent within the
+    run. ``seed`` fixes how text is drawn. ``expected`` is what the asker's own rules hold to be
+    right; it is never shown to a model and only measures accuracy. ``deadline_s`` counts from
+    submission. ``fallback`` is what the asker wants if nothing better can be had.
+    """
+
+    kind: str = Field(min_length=1, max_length=64)
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT_CHARS)
+    output: Output
+    key: str = Field(min_length=1, max_length=MAX_KEY_CHARS)
+    system: str = Field(default="", max_length=MAX_PROMPT_CHARS)
+    template: str = ""
+    agent_id: str = ""
+    day: int | None = None
+    """The simulated day, for budgets by agent and day."""
+    signals: Signals = Signals()
+    preferences: Preferences = Preferences()
+    seed: int = 0
+    deadline_s: float | None = Field(default=None, gt=0)
+    fallback: str | None = None
+    expected: str | None = None
+
+
+class Hop(Value):
+    """One lane of a plan and why it is there."""
+
+    lane: str
+    reason: str
+
+
+class Plan(Value):
+    """The lanes a decision may climb, in order, and what was considered on the way."""
+
+    hops: tuple[Hop, ...] = Field(min_length=1)
+    complexity: Complexity
+    notes: tuple[str, ...] = ()
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The lanes alone."""
+        return tuple(hop.lane for hop in self.hops)
+
+
+class Settled(Value):
+    """What a producer gets back for a decision."""
+
+    id: str
+    key: str
+    kind: str
+    status: Status
+    answer: str
+    lane: str | None = None
+    """The lane whose answer this is; ``None`` for a fallback."""
+    reason: str = ""
+    cost_micros: int = 0
+    climbs: int = 0
+    p_answer: float | None = None
+    """The model's own probability of the chosen label."""
+
+
+def output_for(
+    catalog: Catalog,
+    kind_name: str,
+    *,
+    labels: tuple[str, ...] | None = None,
+    json_schema: dict[str, Any] | None = None,
+    text: bool = False,
+    max_tokens: int | None = None,
+) -> Output:
+    """The output a decision of this kind asks for: what is given, else the kind's own.
+
+    Raises:
+        InputError: the kind has no output of its own and none is given, or it is malformed.
+    """
+    kind = catalog.kind(kind_name)
+    try:
+        if labels is not None:
+            return ChoiceOutput(labels=labels)
+        if json_schema is not None:
+            return JsonOutput(json_schema=json_schema, max_tokens=max_tokens or kind.max_tokens)
+        if text or kind.output is OutputType.TEXT:
+            return TextOutput(max_tokens=max_tokens or kind.max_tokens, stops=kind.stops)
+        if kind.output is OutputType.CHOICE and kind.labels:
+            return ChoiceOutput(labels=kind.labels)
+        if kind.output is OutputType.JSON and kind.json_schema is not None:
+            return JsonOutput(json_schema=kind.json_schema, max_tokens=kind.max_tokens)
+    except ValueError as error:
+        first = str(error).splitlines()
+        raise InputError(f"output of kind {kind_name!r}: {first[-2] if len(first) > 2 else first[0]}"
+                         ) from None
+    raise InputError(
+        f"kind {kind_name!r} has no output of its own: give choices, a JSON schema, or ask for text"
+    )

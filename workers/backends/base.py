@@ -1,0 +1,87 @@
+"""What every backend takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from config.catalog import Sampling
+from config.errors import BackendError
+from routing.decision import Output
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of one model. ``system`` is shared by many requests, ``prompt`` is its own."""
+
+    id: str
+    kind: str
+    system: str
+    prompt: str
+    output: Output
+    sampling: Sampling
+    seed: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model said to a request, or why it could not.
+
+    ``raw`` is the text as it came. For a choice, ``label`` is the best one and ``probabilities``
+    has one value a label, in the order of the output's labels, summing to 1 over the closed set,
+    with ``mass`` the share of the model's whole probability that the set holds; backends
+    without log-probabilities leave both ``None``. Times are in seconds, prices in
+    micro-dollars; ``tokens_in`` includes ``tokens_cached``.
+    """
+
+    id: str
+    raw: str = ""
+    label: str | None = None
+    probabilities: tuple[float, ...] | None = None
+    mass: float | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    inference_s: float = 0.0
+    cost_micros: int = 0
+    truncated: bool = False
+    error: BackendError | None = None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can do."""
+
+    local: bool
+    probabilities: bool
+    batching: bool = False
+    streaming: bool = False
+    adapters: bool = False
+
+
+class Backend(Protocol):
+    """Answers requests; one bad request never fails its neighbours."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can do."""
+        ...
+
+    def answer(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """One completion for each request, in whatever order they are done.
+
+        A request that fails alone yields a completion with ``error`` set; whatever is raised
+        fails all requests that have no completion yet.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the backend holds."""
+        ...
+
+
+def failed(requests: Iterable[Request], error: BackendError) -> Iterator[Completion]:
+    """A failure for each of the requests."""
+    for request in requests:
+        yield Completion(id=request.id, error=error)
