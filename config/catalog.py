@@ -33,6 +33,10 @@ class BackendName(StrEnum):
     SCRIPTED = "scripted"
 
 
+IN_PROCESS = frozenset({BackendName.LLAMA_CPP, BackendName.TRANSFORMERS, BackendName.SCRIPTED})
+"""Backends that answer within the worker's own process."""
+
+
 class OutputType(StrEnum):
     """What a decision asks for: one of a closed set, bounded text, or JSON by a schema."""
 
@@ -184,6 +188,8 @@ class Lane(Strict):
     threads: int | None = Field(default=None, ge=1, description="CPU threads; all cores if absent")
     gpu: int | None = Field(default=None, ge=0)
     max_attempts: int = Field(default=3, ge=1)
+    repeat_unknown_charges: bool = False
+    """Whether a paid call that may have been served already is made again."""
 
 
 class Kind(Strict):
@@ -202,11 +208,16 @@ class Kind(Strict):
     cache: bool = False
     template: str | None = None
     group: str = "general"
+    speciality: str = "general"
+    """Lanes of this speciality are asked before the others of their tier."""
     expected_tokens: int = Field(default=800, ge=1, description="per call, for projections")
 
 
 class Rule(Strict):
-    """Forces a tier when every named signal has the named value; checked in order."""
+    """Names a tier for decisions of which everything in ``when`` is true.
+
+    The keys are ``kind`` and the fields of a decision's signals and preferences.
+    """
 
     when: dict[str, bool | str | int]
     tier: Name
@@ -219,8 +230,13 @@ class Routing(Strict):
     unknown_kind_tier: Name
     critic_tier: Name
     rules: tuple[Rule, ...] = ()
+    """Checked first and in order; the first that fits decides."""
     overrides: dict[str, Name] = {}
+    """Tiers of kinds, instead of the kinds' own."""
+    raises: tuple[Rule, ...] = ()
+    """Checked in order where neither rule, wish nor override decides; they only lift a tier."""
     max_climbs: int = Field(default=2, ge=0)
+    """How many lanes a decision may try after its first."""
 
 
 class CloudBudget(Strict):
@@ -261,6 +277,8 @@ class Catalog(Strict):
             _known(tier, self.tiers, f"routing.overrides.{kind_name}")
         for index, rule in enumerate(self.routing.rules):
             _known(rule.tier, self.tiers, f"routing.rules[{index}].tier")
+        for index, rule in enumerate(self.routing.raises):
+            _known(rule.tier, self.tiers, f"routing.raises[{index}].tier")
         _known(self.routing.unknown_kind_tier, self.tiers, "routing.unknown_kind_tier")
         _known(self.routing.critic_tier, self.tiers, "routing.critic_tier")
         if self.reference_model is not None:
@@ -284,11 +302,14 @@ class Catalog(Strict):
         return self.tiers[self.lanes[lane].tier].rank
 
     def is_local(self, model_name: str) -> bool:
-        """Whether prompts to this model stay on the machine."""
+        """Whether prompts to this model stay on the machine.
+
+        A model that is reached over HTTP is local only where its provider says so.
+        """
         model = self.models[model_name]
         if model.provider is not None:
             return self.providers[model.provider].local
-        return model.backend is not BackendName.ANTHROPIC
+        return model.backend in IN_PROCESS
 
     def sampling(self, lane: str) -> Sampling:
         """How a lane's model draws text: the model's own way, else its tier's."""

@@ -39,12 +39,19 @@ class BackendError(UptierError):
     """A model could not answer.
 
     ``retryable`` says whether the same lane may be tried again; ``retry_after_s`` is the
-    provider's own wish in seconds, where it gave one.
+    provider's own wish in seconds, where it gave one; ``unknown_charge_micros`` is the estimated
+    cost of a paid call of which nobody knows whether it was served.
     """
 
     def __init__(
-        self, message: str, *, retryable: bool = True, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        retryable: bool = True,
+        retry_after_s: float | None = None,
+        unknown_charge_micros: int | None = None,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.unknown_charge_micros = unknown_charge_micros

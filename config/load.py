@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 M = TypeVar("M", bound=BaseModel)
 PROFILES = HERE / "profiles"
 KINDS = HERE / "kinds"
+JOINED = frozenset({"routing.rules", "routing.raises"})
+"""Lists to which every file adds: includes in their order, the profile last."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,15 @@ def _kinds_file(name: str, profile: Path) -> Path:
     return path
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], over: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """``over`` laid upon ``base``: tables are merged, lists of rules joined, all else replaced."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(below, dict) and isinstance(value, dict):
-            merged[key] = _merge(below, value)
+            merged[key] = _merge(below, value, f"{place}{key}.")
+        elif place + key in JOINED and isinstance(below, list) and isinstance(value, list):
+            merged[key] = [*below, *value]
         else:
             merged[key] = value
     return merged

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from celery import Celery
@@ -26,12 +27,12 @@ def make_app(broker_url: str, lanes: Iterable[str], key_prefix: str) -> Celery:
     app = Celery("uptier", broker=broker_url, backend=None, set_as_current=False)
     quorum = urlsplit(broker_url).scheme.startswith("amqp")
     arguments = {"x-queue-type": "quorum"} if quorum else None
+    exchange = Exchange("uptier", type="direct")
     app.conf.update(
         task_queues=[
-            Queue(name, Exchange("uptier", type="direct"), routing_key=name,
-                  queue_arguments=arguments)
+            Queue(name, exchange, routing_key=name, queue_arguments=arguments)
             for name in (*lanes, QUALITY, INTAKE)
-        ],  # fmt: skip
+        ],
         task_default_queue=QUALITY,
         task_default_exchange="uptier",
         task_default_routing_key=QUALITY,
@@ -89,14 +90,13 @@ def check_broker(app: Celery, timeout_s: float = 5) -> None:
     Raises:
         BrokerUnavailable: it does not answer, or refuses the password.
     """
-    connection = app.connection_for_write(connect_timeout=timeout_s)
+    connection: Any = app.connection_for_write(connect_timeout=timeout_s)
+    faults = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
     try:
         connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout_s)
         # The Redis transport connects only when it is used.
-        connection.default_channel.queue_declare(QUALITY, passive=False)
-    except (OperationalError, OSError, *connection.connection_errors) as error:
-        raise _unavailable(connection.as_uri(), error) from None
-    except connection.channel_errors as error:
+        app.amqp.queues[QUALITY].bind(connection.default_channel).declare()
+    except faults as error:
         raise _unavailable(connection.as_uri(), error) from None
     finally:
         connection.release()
@@ -104,9 +104,50 @@ def check_broker(app: Celery, timeout_s: float = 5) -> None:
 
 def _unavailable(uri: str, error: BaseException) -> BrokerUnavailable:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    refused = any(word in text for word in ("NOAUTH", "WRONGPASS", "ACCESS_REFUSED", "invalid username"))
-    if refused or "AuthenticationError" in type(error).__name__:
+    refusals = ("NOAUTH", "WRONGPASS", "ACCESS_REFUSED", "invalid username", "invalid password")
+    if any(word in text for word in refusals) or "AuthenticationError" in type(error).__name__:
         return BrokerUnavailable(f"broker {uri} refuses the password: correct UPTIER_BROKER_URL")
     return BrokerUnavailable(
         f"broker {uri} does not answer ({text}): start it, or correct UPTIER_BROKER_URL"
     )
+
+
+class Announced(Protocol):
+    """A message of the outbox, as far as sending it goes."""
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        ...
+
+    @property
+    def queue(self) -> str:
+        """Where it goes."""
+        ...
+
+    @property
+    def arguments(self) -> tuple[object, ...]:
+        """What the task is called with; ids, never prompts."""
+        ...
+
+
+def send(app: Celery, message: Announced) -> None:
+    """Publish a task."""
+    app.send_task(message.task, args=message.arguments, queue=message.queue, retry=False)
+
+
+def notify(app: Celery, settled: Iterable[tuple[str, str]]) -> None:
+    """Tell waiting producers which decisions settled, by run; whoever is not there misses it."""
+    by_run: dict[str, list[str]] = defaultdict(list)
+    for run_id, decision_id in settled:
+        by_run[run_id].append(decision_id)
+    with app.producer_pool.acquire(block=True) as producer:
+        for run_id, ids in by_run.items():
+            producer.publish(
+                {"run": run_id, "ids": ids},
+                exchange=SETTLED,
+                routing_key=run_id,
+                declare=[SETTLED],
+                serializer="json",
+                retry=False,
+            )

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, bindparam, delete, func, select, update
 
 from ledger.database import reading, writing
 from ledger.lifecycle import insert_or_ignore
-from ledger.tables import TABLES, CacheEntry
+from ledger.tables import TABLES
 
 ENTRIES = TABLES.tables["cache_entry"]
 MAX_ENTRIES = 10_000
@@ -44,8 +44,10 @@ def look_up(engine: Engine, keys: Sequence[str], now: int) -> dict[str, Cached]:
 
 
 def store(engine: Engine, entries: Sequence[Cached], now: int) -> None:
-    """Keep accepted answers; the first answer to a question stays. Beyond the bound the least
-    recently used entries leave."""
+    """Keep accepted answers; the first answer to a question stays.
+
+    Beyond the bound the least recently used entries leave.
+    """
     if not entries:
         return
     rows = [
@@ -54,7 +56,7 @@ def store(engine: Engine, entries: Sequence[Cached], now: int) -> None:
         for e in entries
     ]  # fmt: skip
     with writing(engine) as connection:
-        connection.execute(insert_or_ignore(connection, CacheEntry, ["key"]), rows)
+        connection.execute(insert_or_ignore(connection, ENTRIES, ["key"]), rows)
         count = connection.execute(select(func.count()).select_from(ENTRIES)).scalar_one()
         if count > MAX_ENTRIES:
             oldest = select(ENTRIES.c.key).order_by(ENTRIES.c.used_at).limit(count - MAX_ENTRIES)

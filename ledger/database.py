@@ -114,7 +114,8 @@ def _make_directory(database: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LedgerError(
-            f"data directory {folder} cannot be made: {error.strerror}; name another UPTIER_DATA_DIR"
+            f"data directory {folder} cannot be made: {error.strerror}; "
+            "name another UPTIER_DATA_DIR"
         ) from None
     if not os.access(folder, os.W_OK):
         raise LedgerError(f"data directory {folder} is not writable: name another UPTIER_DATA_DIR")

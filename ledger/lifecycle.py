@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, insert, select, update
+from sqlalchemy import Connection, Engine, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ledger import outbox
@@ -25,7 +25,7 @@ from ledger.records import (
     prefix_id,
     settled,
 )
-from ledger.tables import TABLES, Attempt, Decision, Prefix
+from ledger.tables import TABLES
 from routing.decision import Plan, Settled, State, Status
 
 QUALITY_QUEUE = "quality"
@@ -34,6 +34,7 @@ IN_AT_ONCE = 500
 
 DECISIONS = TABLES.tables["decision"]
 ATTEMPTS = TABLES.tables["attempt"]
+PREFIXES = TABLES.tables["prefix"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Submission:
 class Ruling:
     """What the quality check decided for one attempt, and what follows.
 
-    Exactly one of ``settle``, ``climb_to`` (hop index and lane) and ``critic`` is set.
+    One of ``settle``, ``climb_to`` (hop index and lane), ``critic`` (a question to be settled
+    first) and ``degrade`` (why the best attempt so far has to do) is set.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Ruling:
     settle: Settlement | None = None
     climb_to: tuple[int, str] | None = None
     critic: Planned | None = None
+    degrade: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,12 +198,13 @@ def rule(engine: Engine, rulings: Sequence[Ruling], now: int) -> Followers:
         if not live:
             return followers
         _write_verdicts(connection, live)
-        _settle(
-            connection,
-            [(stands[r.id], r.settle) for r in live if r.settle is not None],
-            followers,
-            now,
-        )
+        endings = [(stands[r.id], r.settle) for r in live if r.settle is not None]
+        endings += [
+            (stands[r.id], _best_ending(connection, stands[r.id], r.degrade))
+            for r in live
+            if r.degrade is not None
+        ]
+        _settle(connection, endings, followers, now)
         _climb(connection, [(r.id, *r.climb_to) for r in live if r.climb_to], followers, now)
         for ruling in live:
             if ruling.critic is not None:
@@ -281,7 +285,7 @@ def _insert_new(
     connection: Connection, run_id: str, planned: Sequence[Planned], rows: list[Any], now: int
 ) -> Submission:
     _insert_prefixes(connection, {p.decision.system for p in planned if p.decision.system})
-    connection.execute(insert_or_ignore(connection, Decision, ["run_id", "key"]), rows)
+    connection.execute(insert_or_ignore(connection, DECISIONS, ["run_id", "key"]), rows)
     ids: dict[str, str] = {}
     for chunk in _chunks([row["key"] for row in rows]):
         query = select(DECISIONS.c.key, DECISIONS.c.id).where(
@@ -301,18 +305,20 @@ def _insert_new(
 def _insert_prefixes(connection: Connection, texts: set[str]) -> None:
     if texts:
         rows = [{"id": prefix_id(text), "text": text} for text in sorted(texts)]
-        connection.execute(insert_or_ignore(connection, Prefix, ["id"]), rows)
+        connection.execute(insert_or_ignore(connection, PREFIXES, ["id"]), rows)
 
 
-def insert_or_ignore(connection: Connection, table: Any, unique: list[str]) -> Any:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing(index_elements=unique)
+def insert_or_ignore(connection: Connection, table: Table, unique: list[str]) -> Any:
+    """An INSERT that leaves rows alone whose ``unique`` columns are there already."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
+    return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
 
 
 def _systems(connection: Connection, ids: set[str]) -> dict[str, str]:
     if not ids:
         return {}
-    query = select(Prefix.id, Prefix.text).where(Prefix.id.in_(ids))  # type: ignore[call-overload,attr-defined]
+    query = select(PREFIXES.c.id, PREFIXES.c.text).where(PREFIXES.c.id.in_(ids))
     return {row.id: row.text for row in connection.execute(query)}
 
 
@@ -391,22 +397,24 @@ def _after_error(
 def _settle_after_error(
     connection: Connection, row: Any, tried: Tried, followers: Followers, now: int
 ) -> None:
-    reason = f"{row.lane} failed: {tried.error}"
-    best = best_attempt(connection, row.id)
-    if best is not None:
-        ending = Settlement(Status.DEGRADED, best[0], best[1], f"{reason}; the best earlier answer",
-                            best[2])  # fmt: skip
-    else:
-        ending = ending_without(row, reason, Status.DEAD)
+    ending = _best_ending(connection, row, f"{row.lane} failed: {tried.error}")
     cost = {"cost_micros": row.cost_micros + tried.cost_micros, "tries": row.tries + 1}
     connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**cost))
     _settle(connection, [(row, ending)], followers, now)
 
 
-def best_attempt(
+def _best_ending(connection: Connection, row: Any, reason: str) -> Settlement:
+    best = _best_attempt(connection, row.id)
+    if best is None:
+        return ending_without(row, reason, Status.DEAD)
+    answer, lane, p_answer = best
+    return Settlement(Status.DEGRADED, answer, lane, f"{reason}; best attempt", p_answer)
+
+
+def _best_attempt(
     connection: Connection, decision_id: str
 ) -> tuple[str, str, float | None] | None:
-    """Answer, lane and probability of the usable attempt with the best score, the latest of equals."""
+    """The usable attempt with the best score, the latest of equals."""
     query = (
         select(ATTEMPTS.c.verdict, ATTEMPTS.c.lane, ATTEMPTS.c.score)
         .where(ATTEMPTS.c.decision_id == decision_id, ATTEMPTS.c.verdict.is_not(None))

@@ -10,8 +10,9 @@ import uuid_utils
 from sqlalchemy import Connection, Engine, delete, insert, select
 
 from ledger.database import reading, writing
-from ledger.tables import Outbox
+from ledger.tables import TABLES
 
+OUTBOX = TABLES.tables["outbox"]
 DECIDE = "uptier.decide"
 CHECK = "uptier.check"
 MAX_IDS = 200
@@ -26,6 +27,12 @@ class Message:
     task: str
     queue: str
     ids: tuple[str, ...]
+
+    @property
+    def arguments(self) -> tuple[object, ...]:
+        """What the task is called with: its lane, where it serves one, and the ids."""
+        ids = list(self.ids)
+        return (self.queue, ids) if self.task == DECIDE else (ids,)
 
 
 Send = Callable[[Message], None]
@@ -46,7 +53,7 @@ def write(
     ]
     if messages:
         connection.execute(
-            insert(Outbox),
+            insert(OUTBOX),
             [
                 {
                     "id": m.id,
@@ -74,16 +81,16 @@ def publish(engine: Engine, messages: Iterable[Message], send: Send) -> int:
     finally:
         if sent:
             with writing(engine) as connection:
-                connection.execute(delete(Outbox).where(Outbox.id.in_(sent)))
+                connection.execute(delete(OUTBOX).where(OUTBOX.c.id.in_(sent)))
     return len(sent)
 
 
 def unsent(engine: Engine, older_than: int, limit: int = 100) -> list[Message]:
     """Messages written before ``older_than`` that have not gone out, oldest first."""
     query = (
-        select(Outbox.id, Outbox.task, Outbox.queue, Outbox.ids)
-        .where(Outbox.created_at < older_than)
-        .order_by(Outbox.created_at)
+        select(OUTBOX.c.id, OUTBOX.c.task, OUTBOX.c.queue, OUTBOX.c.ids)
+        .where(OUTBOX.c.created_at < older_than)
+        .order_by(OUTBOX.c.created_at)
         .limit(limit)
     )
     with reading(engine) as connection:

@@ -14,7 +14,7 @@ from config.settings import Settings
 from ledger.clock import SECOND, now
 from ledger.database import open_ledger, reading, writing
 from ledger.lifecycle import insert_or_ignore
-from ledger.tables import TABLES, Leader
+from ledger.tables import TABLES
 
 ALIVE_US = 30 * SECOND
 """A worker that has not been heard of for so long counts as gone."""
@@ -49,7 +49,8 @@ def announce(engine: Engine, life: Life, state: str, stats: dict[str, Any] | Non
         if connection.execute(mine).rowcount == 0:
             row = values | {"token": life.token, "started_at": moment}
             connection.execute(WORKERS.insert().values(**row))
-            connection.execute(delete(WORKERS).where(WORKERS.c.heartbeat_at < moment - 20 * ALIVE_US))
+            long_gone = WORKERS.c.heartbeat_at < moment - 20 * ALIVE_US
+            connection.execute(delete(WORKERS).where(long_gone))
 
 
 def ready_workers(settings: Settings) -> set[str]:
@@ -78,7 +79,7 @@ def hold_office(engine: Engine, office: str, holder: str, lease_us: int) -> bool
         if taken.rowcount == 1:
             return True
         row = {"office": office, "holder": holder, "until": moment + lease_us}
-        new = connection.execute(insert_or_ignore(connection, Leader, ["office"]).values(**row))
+        new = connection.execute(insert_or_ignore(connection, LEADERS, ["office"]).values(**row))
         return new.rowcount == 1
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from config.catalog import Catalog, OutputType
 from config.errors import InputError
+from config.load import one_line
 
 MAX_PROMPT_CHARS = 200_000
 MAX_LABELS = 200
@@ -223,10 +224,8 @@ def output_for(
             return ChoiceOutput(labels=kind.labels)
         if kind.output is OutputType.JSON and kind.json_schema is not None:
             return JsonOutput(json_schema=kind.json_schema, max_tokens=kind.max_tokens)
-    except ValueError as error:
-        first = str(error).splitlines()
-        raise InputError(f"output of kind {kind_name!r}: {first[-2] if len(first) > 2 else first[0]}"
-                         ) from None
+    except ValidationError as error:
+        raise InputError(one_line(error, f"output of kind {kind_name!r}")) from None
     raise InputError(
         f"kind {kind_name!r} has no output of its own: give choices, a JSON schema, or ask for text"
     )

@@ -94,10 +94,10 @@ class StackLock:
         """Take the lock if nobody has it.
 
         Raises:
-            ConfigurationError: the file system of the data directory cannot lock.
+            ConfigurationError: the data directory cannot be written, or cannot lock.
         """
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -113,21 +113,21 @@ class StackLock:
                 return True
             os.close(descriptor)  # the last holder removed the file in between
 
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.path} cannot be opened ({error.strerror}): correct its permissions, or "
+                "set UPTIER_DATA_DIR to another directory"
+            ) from None
+
     def release(self) -> None:
         """Remove the file and give up the lock."""
         if self._descriptor is not None:
             self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
-
-    def held(self) -> bool:
-        """Whether some process holds the lock now."""
-        if not self.path.exists():
-            return False
-        if self.acquire():
-            self.release()
-            return False
-        return True
 
 
 def state_path(directory: Path) -> Path:

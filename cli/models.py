@@ -1,0 +1,3 @@
+"""STUB."""
+import typer
+app = typer.Typer()

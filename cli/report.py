@@ -1,0 +1,74 @@
+"""Prints a run's report for a person."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from cli.output import milliseconds, out, percent, usd
+from ledger.reports import Report
+
+
+def print_report(report: Report) -> None:
+    """The report as tables."""
+    out.print(f"\nRun {report.run} ({report.mode}, profile {report.profile}, seed {report.seed})")
+    out.print(_summary(report))
+    out.print(_lanes(report))
+    out.print(_kinds(report))
+    for tier, reason in report.absent_tiers.items():
+        out.print(f"Tier {tier} is absent: {reason}. Plans end on the last tier that is there.")
+    out.print(f"Ledger: {report.ledger}")
+
+
+def _summary(report: Report) -> Table:
+    counts = report.decisions
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    rate = report.decisions_per_second
+    speed = "-" if rate is None else f"{rate:.1f} decisions/s over {report.seconds:.1f} s"
+    waiting, inference = report.latency_ms.waiting, report.latency_ms.inference
+    rows = [
+        ("Decisions", f"{counts.total} ({_listed(counts.by_status)})"),
+        ("Not settled", f"{report.unsettled}; empty answers {report.empty}"),
+        ("By tier", _listed(counts.by_tier)),
+        ("Climbed", f"{report.escalated} ({percent(report.escalation_rate)})"),
+        ("Right by the asker's rules",
+         f"{percent(report.accuracy.overall)} of {report.accuracy.known}; "
+         + ", ".join(f"{t} {percent(a)}" for t, a in report.accuracy.by_tier.items())),
+        ("Tokens", ", ".join(f"{name} {n:,}" for name, n in report.tokens.items())),
+        ("Cost", f"{usd(report.cost_usd)}, unknown charges {usd(report.unknown_charge_usd)}"),
+        (f"All on {report.all_cloud_model}",
+         f"{usd(report.all_cloud_cost_usd)}; saved {usd(report.savings_usd)} "
+         f"({percent(report.savings_share)})"),
+        ("Speed", speed),
+        ("Waiting", f"p50 {milliseconds(waiting.p50)}, p95 {milliseconds(waiting.p95)}"),
+        ("Inference", f"p50 {milliseconds(inference.p50)}, p95 {milliseconds(inference.p95)}"),
+        ("From the cache", percent(report.cache_share)),
+    ]  # fmt: skip
+    for name, text in rows:
+        table.add_row(name, text)
+    return table
+
+
+def _lanes(report: Report) -> Table:
+    table = Table(title="Lanes", title_justify="left")
+    for column in ("lane", "model", "attempts", "failed", "passed", "tokens in", "out", "cost"):
+        table.add_column(column, justify="left" if column in ("lane", "model") else "right")
+    for name, lane in report.lanes.items():
+        table.add_row(
+            name, lane.model, str(lane.attempts), str(lane.failed), percent(lane.pass_rate),
+            f"{lane.tokens_in:,}", f"{lane.tokens_out:,}", usd(lane.cost_usd),
+        )  # fmt: skip
+    return table
+
+
+def _kinds(report: Report) -> Table:
+    table = Table(title="Kinds", title_justify="left")
+    table.add_column("kind")
+    table.add_column("decisions", justify="right")
+    table.add_column("right", justify="right")
+    for kind, count in report.decisions.by_kind.items():
+        table.add_row(kind, str(count), percent(report.accuracy.by_kind.get(kind)))
+    return table
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

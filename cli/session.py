@@ -1,0 +1,64 @@
+"""What a command that asks decisions needs: a ledger, a stack, a run and a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+from cli.output import say
+from config.queues import check_broker, make_app
+from config.settings import Settings
+from ledger.clock import now
+from ledger.database import migrate, open_ledger
+from ledger.runs import RunInfo, finish_run, start_run
+from producers.client import Client
+from routing.decision import CacheScope
+from workers.stack import running_stack
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open stack with a run and a client on it."""
+
+    settings: Settings
+    engine: Engine
+    run: RunInfo
+    client: Client
+
+
+@contextmanager
+def session(
+    settings: Settings,
+    *,
+    mode: str,
+    seed: int = 0,
+    config: dict[str, Any] | None = None,
+    run: RunInfo | None = None,
+    cache: CacheScope | None = None,
+) -> Iterator[Session]:
+    """Everything started, and stopped again if nobody had started it before.
+
+    A ``run`` that is given is gone on with; else a new one is written.
+    """
+    settings.catalog  # noqa: B018 - a broken profile must show before anything is started
+    migrate(settings)
+    with running_stack(settings, progress=say) as endpoint:
+        if settings.broker_url is not None:
+            check_broker(make_app(endpoint.broker_url, settings.catalog.lanes, settings.key_prefix))
+        engine = open_ledger(settings)
+        this = run or start_run(
+            engine, mode=mode, profile=settings.profile, now=now(), seed=seed, config=config,
+            absent=settings.absent_lanes,
+        )  # fmt: skip
+        try:
+            with Client(
+                settings, endpoint.broker_url, this, cache=cache, failure=endpoint.failure
+            ) as client:
+                yield Session(settings, engine, this, client)
+            finish_run(engine, this.id, now())
+        finally:
+            engine.dispose()

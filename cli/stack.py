@@ -1,0 +1,135 @@
+"""``uptier up``, ``down`` and ``status``: the embedded stack."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cli.output import err, out, print_json, say
+from config.settings import Settings, load_settings
+from ledger.database import ledger_place
+from workers.stack_control import Down, start_detached, stay_up, stop_detached
+from workers.stack_state import logs_directory
+from workers.stack_status import Condition, StackStatus, stack_status
+
+Profile = Annotated[
+    str | None, typer.Option(help="Profile, or the path of a .toml file.", metavar="NAME")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Data directory of the stack.", metavar="DIRECTORY")
+]
+
+_DOWN = {
+    Down.STOPPED: "the stack is stopped",
+    Down.CLEANED: "nothing is running; what a crash had left is cleaned up",
+    Down.NOTHING: "nothing is running",
+}
+
+
+def up(
+    profile: Profile = None,
+    data_dir: DataDir = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay attached until Ctrl-C or SIGTERM.")
+    ] = False,
+) -> None:
+    """Start broker, ledger and workers, and leave them running."""
+    settings = load_settings(profile=profile, data_dir=data_dir)
+    if foreground:
+        logging.basicConfig(
+            level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s"
+        )
+        if not stay_up(settings, say, lambda: _show_up(settings, "up; Ctrl-C stops it")):
+            typer.echo("it is up already, in another process")
+        return
+    with _progress() as progress:
+        _, ran_before = start_detached(settings, progress)
+    _show_up(settings, "already up" if ran_before else "up; `uptier down` stops it")
+
+
+def down(data_dir: DataDir = None) -> None:
+    """Stop the stack of the data directory, whoever started it."""
+    settings = load_settings(data_dir=data_dir)
+    with _progress() as progress:
+        outcome = stop_detached(settings, progress)
+    typer.echo(_DOWN[outcome])
+
+
+def status(
+    profile: Profile = None,
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell whether the stack is up, its queues, its workers and its ledger."""
+    found = stack_status(load_settings(profile=profile, data_dir=data_dir))
+    if as_json:
+        print_json(found.model_dump_json(indent=2))
+    else:
+        _show_status(found)
+
+
+def _show_up(settings: Settings, headline: str) -> None:
+    found = stack_status(settings)
+    typer.echo(headline)
+    for name, value in (
+        ("profile", found.profile),
+        ("broker", found.broker),
+        ("ledger", ledger_place(settings)),
+        ("lanes", ", ".join(settings.catalog.lanes)),
+        ("logs", logs_directory(settings)),
+    ):
+        typer.echo(f"  {name:<8}{value}")
+    for absent in found.absent_lanes:
+        typer.echo(f"  {'absent':<8}{absent.lane}: {absent.reason}")
+
+
+def _show_status(found: StackStatus) -> None:
+    reach = "" if found.broker_reachable or found.broker is None else " (does not answer)"
+    decisions = found.decisions or {}
+    rows = [
+        ("stack", found.condition.value),
+        ("profile", found.profile),
+        ("broker", f"{found.broker or 'none'}{reach}"),
+        ("ledger", found.ledger),
+        ("logs", str(found.log_directory)),
+        ("queues", ", ".join(f"{name} {n}" for name, n in (found.queues or {}).items()) or "-"),
+        ("decisions", ", ".join(f"{name} {n}" for name, n in decisions.items()) or "none"),
+    ]
+    if found.condition is Condition.EXTERNAL:
+        rows.append(("workers", "run by `uptier worker`"))
+    rows += [("absent", f"{absent.lane}: {absent.reason}") for absent in found.absent_lanes]
+    rows += [("problem", text) for text in (found.failure, found.ledger_problem) if text]
+    for name, value in rows:
+        typer.echo(f"{name:<11}{value}")
+    if found.workers:
+        out.print(_worker_table(found))
+
+
+def _worker_table(found: StackStatus) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("worker", "state", "pid", "uptime", "restarts", "runs on", "died last"):
+        table.add_column(heading)
+    for worker in found.workers:
+        uptime = "-" if worker.uptime_s is None else f"{worker.uptime_s:.0f} s"
+        pid = "-" if worker.pid is None else str(worker.pid)
+        table.add_row(
+            worker.name, worker.state, pid, uptime, str(worker.restarts), worker.placement,
+            escape(worker.message or ""),
+        )  # fmt: skip
+    return table
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    if not err.is_terminal:
+        yield say
+        return
+    with err.status("looking at the stack") as spinner:
+        yield lambda text: spinner.update(escape(text))

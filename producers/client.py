@@ -1,0 +1,168 @@
+"""The client: submit decisions, wait for them, get them back in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from routing.policy import plan
+from sqlalchemy import Engine
+
+from config.errors import StackError
+from config.queues import make_app, send
+from config.settings import Settings
+from ledger import lifecycle, outbox
+from ledger.clock import now
+from ledger.database import open_ledger
+from ledger.records import Planned
+from ledger.runs import RunInfo
+from producers.notices import Notices
+from routing.decision import CacheScope, Decision, Settled
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+"""How often the ledger is asked although no notice came."""
+
+
+class Client:
+    """Asks decisions of one run. Safe to share between threads.
+
+    ``failure`` is asked now and then while waiting; a text from it ends the wait.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        broker_url: str,
+        run: RunInfo,
+        *,
+        cache: CacheScope | None = None,
+        failure: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._catalog = settings.catalog
+        self._run = run
+        self._cache = cache
+        self._failure = failure
+        self._engine: Engine = open_ledger(settings)
+        self._app: Celery = make_app(broker_url, settings.catalog.lanes, settings.key_prefix)
+        self._notices = Notices(self._app, run.id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def run(self) -> RunInfo:
+        """The run that decisions are asked for."""
+        return self._run
+
+    def submit(self, decisions: Sequence[Decision]) -> list[str]:
+        """Plan and write decisions, announce them, and return their ids in the given order.
+
+        A decision whose key the run knows is not written again. A broker that is away does not
+        matter: the messages stay in the outbox until the steward can send them.
+        """
+        planned = [self._plan(decision) for decision in decisions]
+        if not planned:
+            return []
+        submission = lifecycle.submit(self._engine, self._run.id, planned, now())
+        try:
+            outbox.publish(self._engine, submission.messages, lambda m: send(self._app, m))
+        except (OperationalError, OSError) as error:
+            log.warning("broker away, the steward will publish: %s", error)
+        return list(submission.ids)
+
+    def wait(
+        self,
+        ids: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        on_settled: Callable[[Sequence[Settled]], None] = lambda _: None,
+    ) -> list[Settled]:
+        """Settlements of ``ids`` in that order; ``on_settled`` sees them as they come.
+
+        Raises:
+            TimeoutError: some are still open after ``timeout_s``; nothing is lost by it.
+            StackError: the workers died for good.
+        """
+        done: dict[str, Settled] = {}
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        look_at = set(ids)
+        next_poll = time.monotonic() + POLL_S
+        while True:
+            found = lifecycle.find_settled(self._engine, look_at) if look_at else []
+            done.update((s.id, s) for s in found)
+            if found:
+                on_settled(found)
+            open_ids = set(ids) - done.keys()
+            if not open_ids:
+                return [done[i] for i in ids]
+            self._give_up(deadline, len(open_ids))
+            announced = self._notices.wait(open_ids, max(0.0, next_poll - time.monotonic()))
+            polls = time.monotonic() >= next_poll
+            look_at = open_ids if polls else announced
+            if polls:
+                next_poll = time.monotonic() + POLL_S
+
+    def gather(
+        self,
+        decisions: Sequence[Decision],
+        *,
+        timeout_s: float | None = None,
+        on_settled: Callable[[Sequence[Settled]], None] = lambda _: None,
+    ) -> list[Settled]:
+        """Submit and wait; settlements in the order of submission."""
+        ids = self.submit(decisions)
+        return self.wait(ids, timeout_s=timeout_s, on_settled=on_settled)
+
+    async def submit_async(self, decisions: Sequence[Decision]) -> list[str]:
+        """:meth:`submit` without blocking the event loop."""
+        return await asyncio.to_thread(self.submit, decisions)
+
+    async def wait_async(
+        self, ids: Sequence[str], *, timeout_s: float | None = None
+    ) -> list[Settled]:
+        """:meth:`wait` without blocking the event loop."""
+        return await asyncio.to_thread(self.wait, ids, timeout_s=timeout_s)
+
+    async def gather_async(
+        self, decisions: Sequence[Decision], *, timeout_s: float | None = None
+    ) -> list[Settled]:
+        """:meth:`gather` without blocking the event loop."""
+        return await asyncio.to_thread(self.gather, decisions, timeout_s=timeout_s)
+
+    def close(self) -> None:
+        """End the connections."""
+        self._notices.close()
+        self._app.close()
+        self._engine.dispose()
+
+    def _plan(self, decision: Decision) -> Planned:
+        if self._cache is not None and decision.preferences.cache is CacheScope.SHARED:
+            preferences = decision.preferences.model_copy(update={"cache": self._cache})
+            decision = decision.model_copy(update={"preferences": preferences})
+        return Planned(decision, plan(decision, self._catalog, self._settings.absent_lanes))
+
+    def _give_up(self, deadline: float | None, count: int) -> None:
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError(f"{count} decisions are not settled yet; they go on in the ledger")
+        failure = self._failure()
+        if failure is not None:
+            raise StackError(failure)
+
+

@@ -1,0 +1,168 @@
+"""What needs some judgement (tier 2): each function lets one thing befall one agent."""
+
+from __future__ import annotations
+
+from producers.simulation import rules
+from producers.simulation.labels import TaskStatus
+from producers.simulation.people import Agent
+from producers.simulation.rules import Candidate
+from producers.simulation.situations import Situation
+from producers.simulation.work import (
+    TICKS_PER_DAY,
+    TICKS_PER_HOUR,
+    Blocker,
+    Task,
+    due_words,
+    hours_words,
+)
+from producers.simulation.world import World
+
+CAUSES = ("a missing licence", "a locked file", "a slow server", "an absent colleague")
+OUTSIDE_CAUSES = ("data from another team", "a late supplier", "an unsigned order")
+"""Causes for tasks that depend on others."""
+RIVALS = 3
+"""Tasks among which an agent chooses at most."""
+PLAN_FALLBACK = (
+    '{"approach": "work as usual", "steps": ["do the work"], "tools_needed": [], '
+    '"potential_blockers": [], "estimated_hours": 4}'
+)
+
+
+def competing_tasks(world: World, agent: Agent) -> Situation:
+    """Several tasks want to be next; a client's sudden wish brings them where there are few."""
+    competing = rivals(agent)
+    while len(competing) < 2:
+        task = world.new_task(agent, world.fate)
+        task.priority = "urgent"
+        agent.queue.append(task)
+        world.tally.client_changes += 1
+        competing = rivals(agent)
+    candidates = [
+        Candidate(t.part, t.priority, t.days_left(world.tick), t.needed - t.spent) for t in competing
+    ]
+    return Situation(
+        kind="task_prioritization",
+        values={"tasks": "; ".join(map(_candidate_words, candidates))},
+        fallback=rules.task_prioritization(candidates),
+        labels=tuple(candidate.label for candidate in candidates),
+        tasks=tuple(competing),
+    )
+
+
+def rivals(agent: Agent) -> list[Task]:
+    """Unblocked tasks with different parts, so that the part names them."""
+    by_part: dict[str, Task] = {}
+    at_hand = [agent.task] if agent.task is not None and agent.task.blocker is None else []
+    for task in at_hand + agent.ready:
+        if not task.finished:
+            by_part.setdefault(task.part, task)
+    return list(by_part.values())[:RIVALS]
+
+
+def _candidate_words(candidate: Candidate) -> str:
+    return (
+        f"{candidate.label}: {candidate.priority}, due {due_words(candidate.days)}, "
+        f"{hours_words(candidate.ticks)}"
+    )
+
+
+def message_due(world: World, agent: Agent) -> Situation:
+    """Somebody must be told how things stand."""
+    task = task_at_hand(world, agent)
+    other = world.someone_else(agent, world.fate) or agent
+    if task.blocker is not None:
+        topic = f"ask for help, {task.name} waits for {task.blocker.cause}"
+    elif task.days_left(world.tick) < 0:
+        topic = f"say that the {task.name} will be late"
+    elif agent.under_review() is not None:
+        topic = f"ask for the review of the {task.name}"
+    else:
+        topic = f"report that the {task.name} is {task.progress}"
+    return Situation(
+        kind="message_composition",
+        values={"to": other.role.name, "topic": topic},
+        fallback=f"Please look at the {task.name} when you have a moment.",
+        task=task,
+        other=other,
+    )
+
+
+def blocker_strikes(world: World, agent: Agent) -> Situation:
+    """The task at hand cannot go on."""
+    dice, task = world.fate, task_at_hand(world, agent)
+    wait = dice.between(1, 8) * TICKS_PER_HOUR // 2
+    cause = dice.pick(OUTSIDE_CAUSES if task.dependencies else CAUSES)
+    task.blocker = Blocker(cause, world.tick + wait)
+    world.tally.blockers += 1
+    workaround = dice.chance(0.45)
+    return Situation(
+        kind="blocker_resolution",
+        values={
+            "cause": cause,
+            "wait": hours_words(wait),
+            "workaround": "known" if workaround else "none",
+            "due": due_words(task.days_left(world.tick)),
+        },
+        fallback=rules.blocker_resolution(wait / TICKS_PER_HOUR, workaround),
+        task=task,
+    )
+
+
+def plan_wanted(world: World, agent: Agent) -> Situation:
+    """A task is big enough to be thought over first."""
+    task = task_at_hand(world, agent)
+    return Situation(
+        kind="approach_selection",
+        values={
+            "size": task.size,
+            "work": task.name,
+            "hours": hours_words(task.needed),
+            "tools": ", ".join(dict.fromkeys(tool for _, tool in task.steps)),
+        },
+        fallback=PLAN_FALLBACK,
+        task=task,
+    )
+
+
+def review_asked(world: World, agent: Agent) -> Situation:
+    """A colleague's work is to be looked over; failing that, a supplier's."""
+    owner = world.someone_else(agent, world.fate, lambda other: other.under_review() is not None)
+    task = owner.under_review() if owner is not None else None
+    if task is None:
+        task = world.new_task(agent, world.fate)
+        task.status = TaskStatus.IN_REVIEW
+    return Situation(
+        kind="quality_assessment",
+        values={
+            "work": task.name,
+            "serious": task.serious or "none",
+            "small": task.defects or "none",
+        },
+        fallback=rules.quality_assessment(task.serious, task.defects),
+        task=task,
+    )
+
+
+def delay_noticed(world: World, agent: Agent) -> Situation:
+    """The task at hand turns out to be late; more so if it is already."""
+    dice, task = world.fate, task_at_hand(world, agent)
+    late = max(dice.below(4), -task.days_left(world.tick))
+    task.due = min(task.due, world.tick - late * TICKS_PER_DAY + TICKS_PER_DAY - 1)
+    client, lead_knows = dice.chance(0.5), dice.chance(0.3)
+    return Situation(
+        kind="escalation_decision",
+        values={
+            "late": f"{late} day{'' if late == 1 else 's'}" if late else "less than a day",
+            "client": "waiting" if client else "not affected",
+            "lead": "informed" if lead_knows else "not informed",
+        },
+        fallback=rules.escalation_decision(late, client, lead_knows),
+        task=task,
+    )
+
+
+def task_at_hand(world: World, agent: Agent) -> Task:
+    """The current task; without one, the next of the queue is begun, or one comes in."""
+    if agent.task is None:
+        agent.task = agent.queue.pop(0) if agent.queue else world.new_task(agent, world.fate)
+    return agent.task

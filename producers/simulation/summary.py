@@ -1,0 +1,104 @@
+"""What came of a run, counted from the simulation alone."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from producers.simulation.labels import TaskStatus
+from producers.simulation.work import TICKS_PER_HOUR
+from producers.simulation.world import World
+from routing.decision import Decision
+
+
+@dataclass(frozen=True)
+class SimulationSummary:
+    """The result of a run.
+
+    ``by_kind`` holds (kind, decisions) by name. ``checked`` decisions had an answer that the
+    rules hold to be right, ``matched`` of them were answered so, whoever answered.
+    """
+
+    agents: int
+    ticks: int
+    decisions: int
+    by_kind: tuple[tuple[str, int], ...]
+    checked: int
+    matched: int
+    tasks_created: int
+    tasks_released: int
+    tasks_in_review: int
+    changes_requested: int
+    offers_rejected: int
+    transitions_refused: int
+    tools_completed: int
+    wrong_tools: int
+    deadlines_missed: int
+    estimates_overrun: int
+    client_changes: int
+    blockers: int
+    messages: int
+    plans: int
+    worked_hours: float
+    blocked_hours: float
+    idle_hours: float
+
+    def to_json(self) -> str:
+        """The summary as one JSON object, ``by_kind`` as an object of its own."""
+        return json.dumps(asdict(self) | {"by_kind": dict(self.by_kind)})
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of checked decisions answered as the rules hold right; ``None`` without any."""
+        return self.matched / self.checked if self.checked else None
+
+
+@dataclass
+class Count:
+    """Counts decisions while the run goes on."""
+
+    decisions: int = 0
+    checked: int = 0
+    matched: int = 0
+    by_kind: Counter[str] = field(default_factory=Counter)
+
+    def add(self, decision: Decision, answer: str) -> None:
+        """Count one decision and its answer."""
+        self.decisions += 1
+        self.by_kind[decision.kind] += 1
+        if decision.expected is not None:
+            self.checked += 1
+            self.matched += answer == decision.expected
+
+    def summary(self, world: World) -> SimulationSummary:
+        """The result so far."""
+        tally = world.tally
+        reviews = sum(
+            task.status is TaskStatus.IN_REVIEW for agent in world.agents for task in agent.desk
+        )
+        return SimulationSummary(
+            agents=len(world.agents),
+            ticks=world.tick,
+            decisions=self.decisions,
+            by_kind=tuple(sorted(self.by_kind.items())),
+            checked=self.checked,
+            matched=self.matched,
+            tasks_created=tally.tasks_created,
+            tasks_released=tally.tasks_released,
+            tasks_in_review=reviews,
+            changes_requested=tally.changes_requested,
+            offers_rejected=tally.offers_rejected,
+            transitions_refused=tally.refused_transitions,
+            tools_completed=tally.tools_completed,
+            wrong_tools=tally.wrong_tools,
+            deadlines_missed=tally.deadlines_missed,
+            estimates_overrun=tally.estimates_overrun,
+            client_changes=tally.client_changes,
+            blockers=tally.blockers,
+            messages=tally.messages,
+            plans=tally.plans,
+            worked_hours=tally.worked_ticks / TICKS_PER_HOUR,
+            blocked_hours=tally.blocked_ticks / TICKS_PER_HOUR,
+            idle_hours=tally.idle_ticks / TICKS_PER_HOUR,
+        )

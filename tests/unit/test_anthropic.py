@@ -1,0 +1,134 @@
+"""The Anthropic backend: the real SDK against a local stand-in of the Messages API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from config.catalog import BackendName, Model, Price, Provider, Sampling
+from routing.decision import ChoiceOutput, JsonOutput, Output, TextOutput
+from tests.standin import MessagesStandin, Reply, fault, message
+from workers.backends.anthropic import AnthropicBackend
+from workers.backends.base import Completion, Request
+
+MODEL = Model(
+    backend=BackendName.ANTHROPIC,
+    provider="anthropic",
+    remote_name="claude-test",
+    timeout_s=1,
+    price=Price(input="0.25", output="1.25", cached_input="0.03"),
+)
+
+
+@contextmanager
+def backend(
+    monkeypatch: pytest.MonkeyPatch, script: Callable[[int, Reply], Reply]
+) -> Iterator[tuple[AnthropicBackend, MessagesStandin]]:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
+    with MessagesStandin(script) as standin:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", standin.url)
+        provider = Provider(backend=BackendName.ANTHROPIC)
+        opened = AnthropicBackend("claude", MODEL, provider, slots=4)
+        yield opened, standin
+        opened.close()
+
+
+def request(output: Output, request_id: str = "1") -> Request:
+    sampling = Sampling(max_tokens=60, stops=("\n\n", "---"))
+    return Request(request_id, "conflict_resolution", "You settle conflicts.", "Who yields?",
+                   output, sampling, 1)  # fmt: skip
+
+
+def ask(opened: AnthropicBackend, output: Output) -> Completion:
+    return next(iter(opened.answer([request(output)])))
+
+
+def test_an_answer_brings_its_tokens_and_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = message("YIELD", tokens_in=1000, tokens_out=10)
+    with backend(monkeypatch, lambda n, b: reply) as (opened, standin):
+        completion = ask(opened, ChoiceOutput(labels=("YIELD", "INSIST")))
+    assert (completion.raw, completion.tokens_in, completion.tokens_out) == ("YIELD", 1000, 10)
+    # 1000 * 0.25 + 10 * 1.25 = 262.5 micro-dollars, half a one rounded up.
+    assert completion.cost_micros == 263
+    sent = standin.requests[0]["body"]
+    assert sent["model"] == "claude-test"
+    assert "YIELD, INSIST" in sent["messages"][0]["content"]
+    assert sent["system"] == "You settle conflicts."
+
+
+def test_cached_tokens_are_priced_as_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = message("YIELD", tokens_in=100, tokens_out=0)
+    reply["body"]["usage"]["cache_read_input_tokens"] = 1000
+    with backend(monkeypatch, lambda n, b: reply) as (opened, _):
+        completion = ask(opened, TextOutput())
+    assert completion.cost_micros == 25 + 30
+    assert (completion.tokens_in, completion.tokens_cached) == (1100, 1000)
+
+
+def test_json_comes_from_a_forced_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = message("")
+    tool = {"type": "tool_use", "id": "t", "name": "answer", "input": {"hours": 3}}
+    reply["body"]["content"] = [tool]
+    schema = {"type": "object", "properties": {"hours": {"type": "number"}}}
+    with backend(monkeypatch, lambda n, b: reply) as (opened, standin):
+        completion = ask(opened, JsonOutput(json_schema=schema))
+    assert completion.raw == '{"hours": 3}'
+    assert standin.requests[0]["body"]["tool_choice"] == {"type": "tool", "name": "answer"}
+
+
+@pytest.mark.parametrize("status", [429, 500, 529])
+def test_an_overloaded_service_is_called_once_and_may_be_retried_by_the_ledger(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    reply = fault(status, "overloaded_error", retry_after="7")
+    with backend(monkeypatch, lambda n, b: reply) as (opened, standin):
+        error = ask(opened, TextOutput()).error
+    assert error is not None
+    assert error.retryable
+    assert error.retry_after_s == 7
+    assert error.unknown_charge_micros is None
+    assert len(standin.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_refused_request_is_not_worth_a_retry(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with backend(monkeypatch, lambda n, b: fault(status, "refused")) as (opened, _):
+        error = ask(opened, TextOutput()).error
+    assert error is not None
+    assert not error.retryable
+    assert str(status) in str(error)
+
+
+def test_a_call_that_times_out_may_have_been_billed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with backend(monkeypatch, lambda n, b: message("late") | {"hang_s": 3}) as (opened, standin):
+        error = ask(opened, TextOutput()).error
+    assert error is not None
+    assert error.unknown_charge_micros is not None
+    assert error.unknown_charge_micros > 60 * 1.25
+    assert len(standin.requests) == 1
+
+
+def test_a_service_that_is_not_there_has_billed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with backend(monkeypatch, lambda n, b: message("x")) as (opened, standin):
+        standin.__exit__()
+        error = ask(opened, TextOutput()).error
+        standin.__exit__ = lambda *_: None  # type: ignore[method-assign]
+    assert error is not None
+    assert error.unknown_charge_micros is None
+
+
+def test_one_failing_request_leaves_its_neighbours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(number: int, body: Reply) -> Reply:
+        bad = "bad" in body["messages"][0]["content"]
+        return fault(400, "invalid_request_error") if bad else message("fine")
+
+    with backend(monkeypatch, script) as (opened, _):
+        requests = [request(TextOutput(), str(i)) for i in range(6)]
+        requests[3] = Request("3", "k", "", "bad", TextOutput(), Sampling(), 1)
+        done = {c.id: c for c in opened.answer(requests)}
+    assert [i for i, c in sorted(done.items()) if c.error] == ["3"]
+    assert len(done) == 6

@@ -1,0 +1,93 @@
+"""A worker process: the Celery application, its tasks, and the parts they work with."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Any
+
+from celery import Celery, signals
+
+from config.errors import ConfigurationError
+from config.queues import QUALITY, check_broker, make_app
+from config.settings import Settings
+from ledger.clock import now
+from ledger.database import open_ledger
+from ledger.outbox import new_id
+from ledger.workers import Life, announce
+from workers.children import exit_with_parent
+from workers.steward import Steward, StewardStep
+from workers.tasks import Office, register
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 5.0
+
+
+def run_worker(settings: Settings, lane: str) -> int:
+    """Serve one lane, or ``quality``, until told to stop; returns the exit status.
+
+    Raises:
+        ConfigurationError: no such lane, its weights are missing, or there is no broker.
+    """
+    if settings.broker_url is None:
+        raise ConfigurationError(
+            "no broker: set UPTIER_BROKER_URL, or let `uptier up` start one with its workers"
+        )
+    if lane != QUALITY and lane not in settings.catalog.lanes:
+        raise ConfigurationError(
+            f"lane {lane!r} is not in profile {settings.profile!r}: choose one of "
+            f"{', '.join((*settings.catalog.lanes, QUALITY))}"
+        )
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    exit_with_parent()
+    app = make_app(settings.broker_url, settings.catalog.lanes, settings.key_prefix)
+    check_broker(app)
+    office = Office(settings, app, lane)
+    register(app, office)
+    _live(app, settings, lane, office)
+    worker = app.Worker(**_options(settings, lane))
+    worker.start()
+    office.close()
+    return int(worker.exitcode or 0)
+
+
+def _options(settings: Settings, lane: str) -> dict[str, Any]:
+    quality = lane == QUALITY
+    name = os.environ.get("UPTIER_WORKER_NAME", lane)
+    return {
+        "hostname": f"{name}@{socket.gethostname()}",
+        "queues": [lane],
+        "pool": "prefork" if quality else "threads",
+        "concurrency": 1 if quality else settings.catalog.lanes[lane].slots,
+        "loglevel": settings.log_level,
+        "without_gossip": True,
+        "without_mingle": True,
+        "quiet": True,
+    }
+
+
+def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
+    """Announce the worker while it lives; a quality worker is a steward beside."""
+    token = os.environ.get("UPTIER_WORKER_TOKEN") or new_id()
+    life = Life(token, os.environ.get("UPTIER_WORKER_NAME", lane), lane)
+    engine = open_ledger(settings)
+
+    @signals.worker_ready.connect(weak=False)
+    def _ready(sender: Any, **_: Any) -> None:
+        announce(engine, life, "ready")
+        sender.timer.call_repeatedly(HEARTBEAT_S, announce, (engine, life, "ready"))
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def _stopping(**_: Any) -> None:
+        announce(engine, life, "stopping")
+
+    if lane == QUALITY:
+        StewardStep.steward = Steward(
+            settings, engine=engine, publisher=office.publisher(engine), holder=token, clock=now
+        )
+        app.steps["worker"].add(StewardStep)
+    else:
+        # Loaded before the first message is taken; a model that will not load ends the worker.
+        office.answerer()

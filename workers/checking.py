@@ -1,0 +1,134 @@
+"""The quality check: a verdict for every answer, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from routing.policy import next_hop, plan
+from routing.quality import Answer, Verdict, check
+from sqlalchemy import Engine
+
+from config.catalog import Catalog
+from config.settings import Settings
+from ledger import cache, lifecycle
+from ledger.answers import Answered, find_answered
+from ledger.cache import Cached
+from ledger.clock import Clock
+from ledger.lifecycle import Ruling, Settlement
+from ledger.records import Planned, StoredVerdict
+from routing.critique import NO, YES, critic_question
+from routing.decision import Status
+from workers.answering import may_cache, scoped_key
+from workers.publishing import Publisher
+
+
+class Checker:
+    """Checks answers of all lanes."""
+
+    def __init__(
+        self, settings: Settings, *, engine: Engine, publisher: Publisher, clock: Clock
+    ) -> None:
+        self._catalog: Catalog = settings.catalog
+        self._absent = settings.absent_lanes
+        self._engine = engine
+        self._publisher = publisher
+        self._clock = clock
+
+    def check(self, ids: Sequence[str]) -> None:
+        """Rule on those of ``ids`` that await a verdict."""
+        answered = find_answered(self._engine, ids)
+        rulings = [self._rule(a) for a in answered if a.critic_id is None or a.critic_settled]
+        # Stored before it is settled: whoever waits for the settlement finds it cached.
+        self._store(answered, rulings)
+        self._publisher.publish(lifecycle.rule(self._engine, rulings, self._clock()))
+
+    def _rule(self, answered: Answered) -> Ruling:
+        kind = self._catalog.kind(answered.decision.kind)
+        verdict = self._verdict(answered)
+        p_answer = max(answered.probabilities) if answered.probabilities else None
+        if kind.critique and answered.critic_id is None and verdict.passed:
+            critic = self._critic(answered, verdict.answer)
+            return _ruling(answered, verdict, p_answer, critic=critic)
+        if verdict.passed:
+            why = f"passed the check of {answered.lane} with {verdict.score:.2f}"
+            ending = Settlement(Status.ACCEPTED, verdict.answer, answered.lane, why, p_answer)
+            return _ruling(answered, verdict, p_answer, settle=ending)
+        privacy = answered.decision.preferences.privacy
+        hop = next_hop(answered.plan.lanes, answered.hop, self._catalog, privacy)
+        if hop is not None:
+            climb = (hop, answered.plan.lanes[hop])
+            return _ruling(answered, verdict, p_answer, climb_to=climb)
+        faults = "; ".join((*verdict.vetoes, *verdict.issues)) or f"scored {verdict.score:.2f}"
+        return _ruling(answered, verdict, p_answer, degrade=f"no lane is left after: {faults}")
+
+    def _verdict(self, answered: Answered) -> Verdict:
+        kind = self._catalog.kind(answered.decision.kind)
+        critique = None if answered.critic is None else answered.critic == YES
+        return check(
+            Answer(
+                raw=answered.raw,
+                label=answered.label,
+                probabilities=answered.probabilities,
+                truncated=answered.truncated,
+                prompt=answered.decision.prompt,
+            ),
+            answered.decision.output,
+            threshold=kind.threshold,
+            margin=kind.margin,
+            critique=critique,
+        )
+
+    def _critic(self, answered: Answered, answer: str) -> Planned:
+        asked = answered.decision
+        question = critic_question(asked, answer, f"{asked.key}.critic.{answered.hop}")
+        question = question.model_copy(update={"fallback": NO})
+        whole = plan(question, self._catalog, self._absent)
+        first = whole.model_copy(update={"hops": whole.hops[:1]})
+        return Planned(question, first, parent_id=answered.id)
+
+    def _store(self, answered: Sequence[Answered], rulings: Sequence[Ruling]) -> None:
+        accepted = {r.id: r.settle for r in rulings if r.passed and r.settle is not None}
+        entries = []
+        for one in answered:
+            ending = accepted.get(one.id)
+            if ending is not None and may_cache(self._catalog, one.decision):
+                key = scoped_key(one.run_id, one.decision, one.fingerprint)
+                entries.append(Cached(key, ending.answer, one.lane, ending.p_answer))
+        cache.store(self._engine, entries, self._clock())
+
+
+def _ruling(
+    answered: Answered,
+    verdict: Verdict,
+    p_answer: float | None,
+    *,
+    settle: Settlement | None = None,
+    climb_to: tuple[int, str] | None = None,
+    critic: Planned | None = None,
+    degrade: str | None = None,
+) -> Ruling:
+    stored = StoredVerdict(
+        format=verdict.format,
+        completeness=verdict.completeness,
+        coherence=verdict.coherence,
+        critique=verdict.critique,
+        score=verdict.score,
+        passed=verdict.passed,
+        usable=not verdict.vetoes,
+        answer=verdict.answer,
+        p_answer=p_answer,
+        vetoes=tuple(verdict.vetoes),
+        issues=tuple(verdict.issues),
+    )
+    return Ruling(
+        id=answered.id,
+        hop=answered.hop,
+        attempt_id=answered.attempt_id,
+        verdict=stored.model_dump_json(),
+        score=verdict.score,
+        passed=verdict.passed,
+        settle=settle,
+        climb_to=climb_to,
+        critic=critic,
+        degrade=degrade,
+    )

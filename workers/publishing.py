@@ -1,0 +1,33 @@
+"""Sends what a transaction left to be sent: messages first, then notices."""
+
+from __future__ import annotations
+
+import logging
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import Engine
+
+from config.queues import notify, send
+from ledger import outbox
+from ledger.lifecycle import Followers
+
+log = logging.getLogger(__name__)
+
+
+class Publisher:
+    """Publishes through one Celery application; a broker that is away costs only time, since
+    the outbox keeps the messages and producers also poll the ledger."""
+
+    def __init__(self, app: Celery, engine: Engine) -> None:
+        self._app = app
+        self._engine = engine
+
+    def publish(self, followers: Followers) -> None:
+        """Send messages and notices."""
+        try:
+            outbox.publish(self._engine, followers.messages, lambda m: send(self._app, m))
+            if followers.settled:
+                notify(self._app, followers.settled)
+        except (OperationalError, OSError) as error:
+            log.warning("broker away, the steward will publish: %s", error)

@@ -1,0 +1,193 @@
+"""What `uptier status` tells: the stack, its broker and queues, its workers, its ledger."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import redis
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.errors import BrokerUnavailable, UptierError
+from config.queues import INTAKE, QUALITY, check_broker, make_app
+from config.settings import Settings
+from ledger.database import ledger_place
+from ledger.reports import counts
+from workers.stack_state import Phase, StackState, WorkerRecord, WorkerState, logs_directory
+from workers.valkey import answers
+
+SOCKET_TIMEOUT_S = 5
+
+
+class Condition(StrEnum):
+    """How a stack fares."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    UP = "up"
+    FAILED = "failed"
+    """It runs, but a part of it was given up."""
+    STOPPING = "stopping"
+    CRASHED = "crashed"
+    """Its owner is gone; the next start or `uptier down` cleans up."""
+    EXTERNAL = "external"
+    """The operator runs broker and workers."""
+
+
+class WorkerStatus(BaseModel):
+    """A worker process."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    lane: str
+    state: str
+    pid: int | None
+    uptime_s: float | None
+    restarts: int
+    placement: str
+    message: str | None
+
+
+class Absence(BaseModel):
+    """A lane of the profile that cannot be used here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    lane: str
+    reason: str
+
+
+class StackStatus(BaseModel):
+    """A stack as `uptier status --json` prints it; holds no password."""
+
+    model_config = ConfigDict(frozen=True)
+
+    condition: Condition
+    profile: str
+    failure: str | None
+    owner_pid: int | None
+    broker: str | None
+    broker_reachable: bool
+    queues: dict[str, int] | None
+    """Messages waiting in each queue; ``None`` where the broker does not tell."""
+    workers: tuple[WorkerStatus, ...]
+    absent_lanes: tuple[Absence, ...]
+    ledger: str
+    decisions: dict[str, int] | None
+    """Decisions by state; ``None`` where the ledger does not answer."""
+    ledger_problem: str | None
+    data_directory: Path
+    log_directory: Path
+
+
+def stack_status(settings: Settings) -> StackStatus:
+    """Ask the stack of the data directory, or the external broker, how it fares."""
+    state = None if settings.broker_url is not None else StackState.read(settings.stack_dir)
+    if state is not None and state.profile != settings.profile:
+        settings = settings.model_copy(update={"profile": state.profile})
+    condition = _condition(settings, state)
+    alive = condition not in (Condition.DOWN, Condition.CRASHED)
+    url = settings.broker_url or (state.broker_url if state is not None and alive else None)
+    reachable = url is not None and _reachable(url, settings)
+    decisions, problem = _decisions(settings)
+    return StackStatus(
+        condition=condition,
+        profile=settings.profile,
+        failure=state.failure if state is not None else None,
+        owner_pid=state.owner.pid if state is not None and alive else None,
+        broker=without_password(url) if url is not None else None,
+        broker_reachable=reachable,
+        queues=_queue_lengths(url, settings) if url is not None and reachable else None,
+        workers=tuple(_worker(w) for w in state.workers) if state is not None else (),
+        absent_lanes=tuple(Absence(lane=a.lane, reason=a.reason) for a in settings.absent_lanes),
+        ledger=ledger_place(settings),
+        decisions=decisions,
+        ledger_problem=problem,
+        data_directory=settings.data_dir,
+        log_directory=logs_directory(settings),
+    )
+
+
+def without_password(url: str) -> str:
+    """A broker's URL that may be shown."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    place = f"{host}:{parts.port}" if parts.port is not None else host
+    user = f"{parts.username}@" if parts.username else ""
+    return parts._replace(netloc=user + place).geturl()
+
+
+def _condition(settings: Settings, state: StackState | None) -> Condition:
+    if settings.broker_url is not None:
+        return Condition.EXTERNAL
+    if state is None:
+        return Condition.DOWN
+    if not state.owner.alive():
+        return Condition.CRASHED
+    if state.failure is not None:
+        return Condition.FAILED
+    phases = {
+        Phase.STARTING: Condition.STARTING,
+        Phase.READY: Condition.UP,
+        Phase.STOPPING: Condition.STOPPING,
+    }
+    return phases[state.phase]
+
+
+def _worker(record: WorkerRecord) -> WorkerStatus:
+    running = record.process is not None and record.process.alive()
+    process = record.process if running else None
+    # A death is noted at the watch's next look.
+    died = not running and record.state in (WorkerState.STARTING, WorkerState.READY)
+    return WorkerStatus(
+        name=record.name,
+        lane=record.lane,
+        state="dead" if died else record.state,
+        pid=process.pid if process is not None else None,
+        uptime_s=round(time.time() - process.created, 1) if process is not None else None,
+        restarts=record.restarts,
+        placement=record.placement,
+        message=record.message,
+    )
+
+
+def _reachable(url: str, settings: Settings) -> bool:
+    if _is_redis(url):
+        return answers(url)
+    try:
+        check_broker(make_app(url, settings.catalog.lanes, settings.key_prefix), SOCKET_TIMEOUT_S)
+    except BrokerUnavailable:
+        return False
+    return True
+
+
+def _queue_lengths(url: str, settings: Settings) -> dict[str, int] | None:
+    if not _is_redis(url):
+        return None
+    names = [*settings.catalog.lanes, QUALITY, INTAKE]
+    try:
+        with redis.Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S) as client:
+            pipeline = client.pipeline(transaction=False)
+            for name in names:
+                pipeline.llen(settings.key_prefix + name)
+            return dict(zip(names, map(int, pipeline.execute()), strict=True))
+    except redis.RedisError:
+        return None
+
+
+def _is_redis(url: str) -> bool:
+    return urlsplit(url).scheme in ("redis", "rediss")
+
+
+def _decisions(settings: Settings) -> tuple[dict[str, int] | None, str | None]:
+    embedded = settings.ledger_url.startswith("sqlite")
+    if embedded and not Path(ledger_place(settings)).exists():
+        return {}, None  # looking must not make one
+    try:
+        return counts(settings), None
+    except (UptierError, SQLAlchemyError) as error:
+        return None, str(error).splitlines()[0]

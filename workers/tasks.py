@@ -1,0 +1,97 @@
+"""The Celery tasks: ``uptier.decide`` and ``uptier.check``. Messages carry ids, never prompts."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+from sqlalchemy import Engine
+
+from config.settings import Settings
+from ledger.clock import now
+from ledger.database import open_ledger
+from ledger.outbox import CHECK, DECIDE
+from workers.answering import Answerer
+from workers.backends.factory import open_backend
+from workers.checking import Checker
+from workers.models import model_fingerprint
+from workers.publishing import Publisher
+
+
+class Office:
+    """What the tasks of one process work with. A forked child opens its own."""
+
+    def __init__(self, settings: Settings, app: Celery, lane: str) -> None:
+        self._settings = settings
+        self._app = app
+        self._lane = lane
+        self._pid = 0
+        self._engine: Engine | None = None
+        self._answerer: Answerer | None = None
+        self._checker: Checker | None = None
+
+    def engine(self) -> Engine:
+        """This process's own connections to the ledger."""
+        if self._engine is None or self._pid != os.getpid():
+            if self._engine is not None:
+                # The parent's connections are not ours to close.
+                self._engine.dispose(close=False)
+            self._engine, self._checker = open_ledger(self._settings), None
+            self._pid = os.getpid()
+        return self._engine
+
+    def publisher(self, engine: Engine | None = None) -> Publisher:
+        """Publishes what a transaction left."""
+        return Publisher(self._app, engine or self.engine())
+
+    def answerer(self) -> Answerer:
+        """The lane's answerer, its model loaded."""
+        if self._answerer is None:
+            lane = self._lane
+            model = self._settings.catalog.lanes[lane].model
+            self._answerer = Answerer(
+                self._settings,
+                lane,
+                engine=self.engine(),
+                backend=open_backend(self._settings, lane),
+                fingerprint=_fingerprint(self._settings, model),
+                publisher=self.publisher(),
+                clock=now,
+            )
+        return self._answerer
+
+    def checker(self) -> Checker:
+        """The quality check."""
+        engine = self.engine()
+        if self._checker is None:
+            self._checker = Checker(
+                self._settings, engine=engine, publisher=self.publisher(), clock=now
+            )
+        return self._checker
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        if self._answerer is not None:
+            self._answerer.close()
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def _fingerprint(settings: Settings, model_name: str) -> str:
+    """What an answer depends on besides its question: the weights, or the service's name for them."""
+    model = settings.catalog.models[model_name]
+    if model.weights is None:
+        return f"{model.backend.value}:{model.remote_name or model_name}"
+    return model_fingerprint(settings, model_name)
+
+
+def register(app: Celery, office: Office) -> None:
+    """Define the tasks on an application."""
+
+    @app.task(name=DECIDE)
+    def decide(lane: str, ids: list[str]) -> None:
+        office.answerer().answer(lane, ids)
+
+    @app.task(name=CHECK)
+    def check(ids: list[str]) -> None:
+        office.checker().check(ids)
