@@ -16,7 +16,7 @@ from config.errors import BrokerUnavailable
 QUALITY = "quality"
 INTAKE = "intake"
 SETTLED = Exchange("uptier.settled", type="fanout", durable=False, delivery_mode="transient")
-"""Best-effort notices of settled decisions; every waiting producer hears them all."""
+"""Best-effort notices of settled decisions; a waiting producer hears those of its run."""
 
 VISIBILITY_TIMEOUT_S = 900
 """How long the broker waits for an acknowledgement; leases in the ledger are far shorter."""

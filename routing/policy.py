@@ -8,8 +8,9 @@ from config.catalog import Catalog
 from config.errors import InputError
 from config.load import AbsentLane
 from routing.complexity import complexity
-from routing.decision import Decision, Hop, Plan, Privacy
+from routing.decision import Decision, Hop, JsonOutput, Plan, Privacy
 from routing.start import Start, starting_tier
+from routing.structured import schema_fault
 
 GENERAL = "general"
 """The speciality of lanes and kinds that have none."""
@@ -24,9 +25,11 @@ def plan(decision: Decision, catalog: Catalog, absent: Sequence[AbsentLane]) -> 
     the highest there is.
 
     Raises:
-        InputError: a forced tier is unknown, or no lane is left for the decision.
+        InputError: a forced tier is unknown, a JSON schema is none, or no lane is left.
         ConfigurationError: a rule names something that decisions do not have.
     """
+    if isinstance(decision.output, JsonOutput):
+        _refuse_if_faulty(decision.output)
     start = starting_tier(decision, catalog)
     ladder = _ladder(decision, catalog)
     by_rank = sorted(catalog.tiers, key=lambda tier: catalog.tiers[tier].rank)
@@ -62,6 +65,13 @@ def next_hop(
         if lane in catalog.lanes and _may_see(lane, catalog, privacy):
             return hop
     return None
+
+
+def _refuse_if_faulty(output: JsonOutput) -> None:
+    # No answer could ever pass, so no tier should be paid to find that out.
+    fault = schema_fault(output.json_schema)
+    if fault is not None:
+        raise InputError(f"json_schema is no JSON Schema: {fault}; correct it and ask again")
 
 
 def _may_see(lane: str, catalog: Catalog, privacy: Privacy) -> bool:

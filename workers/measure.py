@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +28,7 @@ PREFILL_TOKENS = 256
 DECODE_STEPS = 32
 DECODE_SEQUENCES = 8  # the engine decodes in batches; a lone sequence is not what it serves
 REPEATS = 5  # the fastest counts: a busy machine only ever adds time
+ENOUGH_S = 8.0  # seconds after which a slow model is not timed once more
 CONTEXT_TOKENS = 1024
 
 
@@ -77,13 +81,23 @@ def in_child(limit_s: float, function: Callable[..., T], *args: object) -> T:
 
 
 def _child(send: Connection, function: Callable[..., object], args: tuple[object, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer: object = function(*args)
-    except KeyboardInterrupt:
-        return
+    except MeasureError as error:
+        answer = error
     except Exception as error:
         answer = MeasureError(f"{type(error).__name__}: {error}")
     send.send(answer)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed leaves nothing behind that would slow the next measurement."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def format_names() -> dict[str, int]:
@@ -240,9 +254,9 @@ class _Runner:
         return DECODE_STEPS * DECODE_SEQUENCES / self._best(once)
 
     def _best(self, once: Callable[[], None]) -> float:
-        once()
-        times = []
-        for _ in range(REPEATS):
+        once()  # warms caches, and repacks weights where the format needs it
+        times: list[float] = []
+        while len(times) < REPEATS and (len(times) < 2 or sum(times) < ENOUGH_S):
             start = time.perf_counter()
             once()
             times.append(time.perf_counter() - start)

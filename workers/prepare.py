@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from config.catalog import BackendName
-from config.errors import InputError, WeightsError
+from config.errors import ConfigurationError, InputError, WeightsError
 from config.settings import Settings
 from workers.choices import (
     ORIGINAL,
@@ -135,6 +136,18 @@ def _is_llama(settings: Settings, name: str) -> bool:
     return settings.catalog.models[name].backend is BackendName.LLAMA_CPP
 
 
+def _format_names(settings: Settings, name: str) -> tuple[str, ...]:
+    """The catalog's formats, which become parts of file names."""
+    formats = weights_of(settings, name).formats
+    for given in formats:
+        if not re.fullmatch(r"[A-Z0-9_]{1,16}", given):
+            raise ConfigurationError(
+                f"models.{name}.weights.formats: {given!r} is no format of llama.cpp: write one "
+                "such as BF16 or Q8_0"
+            )
+    return formats
+
+
 class _Preparation:
     """The work on one model."""
 
@@ -146,7 +159,7 @@ class _Preparation:
         self._directory = directory
         self._report = report
         self._tools = tools
-        self._formats = weights_of(settings, name).formats
+        self._formats = _format_names(settings, name)
         self._source = original_path(settings, name)
         self._sha256 = verified_sha256(settings, name)
         self._total = 1 + 2 * len(self._formats)

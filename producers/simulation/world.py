@@ -97,7 +97,7 @@ def build_world(agents: int, seed: int) -> World:
 def _furnish(world: World, agent: Agent) -> None:
     dice = world.work
     agent.state = AgentState.OFFLINE
-    agent.queue = [world.new_task(agent, dice) for _ in range(dice.between(0, 3))]
+    agent.queue = [world.new_task(agent, dice) for _ in range(dice.between(0, 2))]
     if dice.chance(0.85):
         agent.task = world.new_task(agent, dice)
         _begin_midway(agent.task, dice)

@@ -244,8 +244,8 @@ def test_models_without_a_card_of_their_own_go_where_there_is_room() -> None:
 
 def test_a_pinned_placement_that_does_not_fit_is_refused_with_its_sum() -> None:
     profile = catalog(a={"model": "large", "gpu": 0}, b={"model": "small", "gpu": 0})
-    with pytest.raises(ConfigurationError, match=r"12000 MB.*a 10500 \+ b 1500 = 12000") as caught:
-        place(profile, (Gpu("0", memory_mb=12_000 - 1),), cores=4)
+    with pytest.raises(ConfigurationError, match=r"11999 MB.*a 10500 \+ b 1500 = 12000") as caught:
+        place(profile, (Gpu("0", memory_mb=11_999),), cores=4)
     assert "\n" not in str(caught.value)
 
 
