@@ -202,7 +202,7 @@ class Kind(Strict):
     max_tokens: int | None = Field(default=None, ge=1)
     stops: tuple[str, ...] | None = None
     threshold: float = Field(default=0.7, ge=0, le=1)
-    margin: float = Field(default=0.05, ge=0, le=1)
+    margin: float = Field(default=0.1, ge=0, le=1)
     """By how much the best label's probability must exceed the next one's."""
     critique: bool = False
     cache: bool = False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from routing.findings import Findings, nothing_said
 from routing.refusals import refuses
@@ -43,7 +45,7 @@ def check_choice(
     the text names the label unambiguously.
     """
     chosen = parse_choice(raw, labels) if label is None else label
-    if chosen not in labels:
+    if chosen is None or chosen not in labels:
         return _no_label(raw, label)
     if label is None and chosen.casefold() != raw.strip().casefold() and refuses(raw):
         return Findings(coherence=0.0, vetoes=("the model refuses",))
@@ -60,16 +62,20 @@ def _named(text: str, labels: Sequence[str], flags: int) -> set[str]:
         for label in labels
         for match in re.finditer(_whole_word(label), text, flags)
     ]
-    return {
-        label
-        for start, end, label in found
-        if not any(s <= start and end <= e and e - s > end - start for s, e, _ in found)
-    }
+    named: set[str] = set()
+    covered = 0
+    for _, group in groupby(sorted(found, key=itemgetter(0)), key=itemgetter(0)):
+        together = list(group)
+        longest = max(end for _, end, _ in together)
+        if longest > covered:
+            named |= {label for _, end, label in together if end == longest}
+            covered = longest
+    return named
 
 
 def _whole_word(label: str) -> str:
     # "4" is not named by "-4" or "4.5", nor "do" by "don't" or "re-do".
-    return rf"(?<![\w-])(?<!\d[.,]){re.escape(label)}(?![\w-])(?![.,]\d)(?!['’]\w)"
+    return rf"(?<![\w-])(?<!\d[.,]){re.escape(label)}(?![\w-])(?![.,]\d)(?!['\u2019]\w)"
 
 
 def _doubt(

@@ -38,7 +38,7 @@ _PLACEHOLDER = re.compile(
 _FENCED = re.compile(r"^ {0,3}```.*?^ {0,3}```[ \t]*$", re.MULTILINE | re.DOTALL)
 _FENCE_LINE = re.compile(r"^ {0,3}```.*$", re.MULTILINE)
 _CODE_SPAN = re.compile(r"`[^`\n]*`|\bf?\"[^\"\n]*\"|\bf'[^'\n]*'")
-_SENTENCE_END = re.compile(r"(?:[.!?…。！？][\"'”’)\]*_]*|```)$")
+_SENTENCE_END = re.compile(r"(?:[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]*_]*|```)$")
 _ONE_CHARACTER = re.compile(r"([^\s\-=_*#.~/|+])\1{15}")
 
 
@@ -118,7 +118,7 @@ def _cycle(words: list[str], length: int) -> str | None:
 
 
 def _gibberish(text: str) -> str | None:
-    solid = [c for c in text if not c.isspace()]
+    solid = [c for c in _FENCE_LINE.sub("", text) if not c.isspace()]
     letters = sum(c.isalpha() for c in solid)
     digits = sum(c.isdigit() for c in solid)
     few = len(solid) >= SOME_CHARS and 2 * (letters + digits) < len(solid)

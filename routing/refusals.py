@@ -7,28 +7,32 @@ import re
 LOOKED_AT = 300
 """Characters at the start of an answer; who refuses does so at once."""
 
-_NOT = (
-    r"(?:can ?not|can['’]?t|could ?n['’]?t|won['’]?t|will not|am unable to|['’]m unable to"
-    r"|am not able to|['’]m not able to|won['’]t be able to|must decline to|have to decline to)"
+_SPELLINGS = (
+    ("\u2019", "'"),
+    ("i'm ", "i am "),
+    ("can't", "cannot"),
+    ("can not", "cannot"),
+    ("won't", "will not"),
+    ("am unable to", "cannot"),
+    ("am not able to", "cannot"),
+    ("will not be able to", "cannot"),
 )
-_IT = r"(?:that|this|you|it|your|the|such|these|those)\b"
-_LATER = r"(?!.{0,30}\b(?:until|before|today|tomorrow|week|month|morning|afternoon|now|moment)\b)"
+_CANNOT = r"(?:^|[.!?,;:] |\bbut )i (?:cannot|will not)"
+_IT = r"(?:that|this|it|your|such|the)(?: (?:request|question|query|task|topic|prompt))?"
+# What somebody cannot do yet, or cannot do of some piece of work, is news and no refusal.
+_END = r" ?(?:[.!,;:]|$|as |because |since )(?!.{0,40}\b(?:until|before|today|tomorrow|week)\b)"
 _REFUSALS = tuple(
-    re.compile(pattern, re.IGNORECASE)
+    re.compile(pattern)
     for pattern in (
-        # What models call themselves, followed by what they were made for or may not do.
-        r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)"
-        r"(?: language)?(?: model| assistant)?(?:,| i\b)",
-        r"\bi(?:['’]m| am) (?:just |only )?an? (?:ai|(?:large )?language model)\b",
-        # Helping, complying or answering is what is declined, not some piece of work.
-        rf"(?:^|[.!?,;:] +|\bbut )i ?{_NOT} (?:help|assist|comply|continue)(?: you)?"
-        rf"(?: (?:with|in|on) {_IT}| *[.!,;]|$){_LATER}",
-        rf"(?:^|[.!?,;:] +|\bbut )i ?{_NOT} (?:do|answer|provide|fulfil+|complete|generate|create"
-        rf"|respond to|discuss) (?:that|this|your|such|the)"
-        rf"(?: (?:request|question|task|content|kind|type|sort|information|prompt)|[.!,;]|$)"
-        rf"{_LATER}",
-        r"(?:^|\bbut )i (?:must|have to) (?:decline|refuse)\b",
-        r"\b(?:against|violates?) (?:my|openai['’]?s|the content) (?:guidelines|policy|programming)",
+        rf"{_CANNOT} (?:help|assist)(?: you)?(?: (?:with|in) {_IT})?{_END}",
+        rf"{_CANNOT} (?:comply|continue)(?: with {_IT})?{_END}",
+        rf"{_CANNOT} (?:do|answer|fulfill?|complete|respond to|provide|discuss) {_IT}{_END}",
+        rf"{_CANNOT} (?:provide|generate|create|share) (?:that|this|such) (?:content|information)",
+        r"\bi (?:must|have to) (?:decline|refuse) (?:to (?:answer|help|assist)|th(?:is|at)\b)",
+        r"\bas an? (?:ai|artificial intelligence)(?: language)?(?: model| assistant)?,? i\b",
+        r"\bas an? (?:ai|(?:large )?language)(?: language)? model\b,",
+        r"\bi am (?:just |only )?an? (?:ai|(?:large )?language model)\b",
+        r"\b(?:against|violates) my (?:guidelines|policy|policies|programming)\b",
     )
 )
 
@@ -38,5 +42,7 @@ def refuses(text: str) -> bool:
 
     An apology alone is none, and neither is a message in which somebody cannot do something yet.
     """
-    start = " ".join(text[:LOOKED_AT].split())
+    start = " ".join(text[:LOOKED_AT].casefold().split())
+    for spelling, plain in _SPELLINGS:
+        start = start.replace(spelling, plain)
     return any(pattern.search(start) for pattern in _REFUSALS)

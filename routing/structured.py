@@ -101,7 +101,7 @@ def _violations(value: object, schema: Mapping[str, Any]) -> tuple[tuple[str, ..
     return tuple(_in_words(error) for error in errors), missing
 
 
-def _in_words(error: ValidationError) -> str:
+def _in_words(error: ValidationError | SchemaError) -> str:
     place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.path)
     return f"{place.lstrip('.')}: {error.message}"[:200] if place else error.message[:200]
 

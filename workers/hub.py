@@ -63,9 +63,11 @@ def _refused(source: HubSource, file: str, error: Exception) -> WeightsError:
 
 def _reporting(advance: Advance) -> Any:
     """A progress bar as the hub's client wants one, that shows nothing and tells ``advance``."""
-    from huggingface_hub.utils import tqdm
+    import huggingface_hub.utils
 
-    class Reporting(tqdm):  # type: ignore[misc]
+    bar: Any = vars(huggingface_hub.utils)["tqdm"]
+
+    class Reporting(bar):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._done = int(kwargs.get("initial") or 0)
             super().__init__(*args, **{**kwargs, "disable": True})

@@ -25,7 +25,7 @@ from workers.choices import (
     remember,
     remembered,
 )
-from workers.measure import LogProbs, Measurement, MeasureError, in_child, supports_gpu
+from workers.measure import LogProbs, MeasureError, Measurement, in_child, supports_gpu
 from workers.measure import measure as measure_file
 from workers.measure import quantize as quantize_file
 from workers.models import original_path, select, verified_sha256, weights_of

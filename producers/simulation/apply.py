@@ -12,7 +12,7 @@ from producers.simulation.situations import Situation
 from producers.simulation.work import NEVER, REVIEW_TICKS, TICKS_PER_HOUR, Task
 from producers.simulation.world import World
 
-LOOK_AGAIN_TICKS = 4
+LOOK_AGAIN_TICKS = 8
 """Until an agent is asked once more about a task that stayed where it was."""
 OPEN_ITEM_CHANCE = 0.2
 """Of something being forgotten in work that was thought complete."""
@@ -29,8 +29,13 @@ _MOVES: Mapping[TaskStatus, tuple[TaskStatus, ...]] = {
 
 
 def apply_answer(world: World, agent: Agent, situation: Situation, answer: str) -> None:
-    """Let the answer of one agent take effect; for a choice it is a label by now."""
+    """Let the answer of one agent take effect; for a choice it is a label by now.
+
+    Only a next action fills the quarter of an hour; after any other decision, work goes on.
+    """
     _EFFECTS[situation.kind](world, agent, situation, answer)
+    if situation.kind != "next_action":
+        _go_on(world, agent)
 
 
 def _act(world: World, agent: Agent, situation: Situation, answer: str) -> None:
@@ -42,7 +47,7 @@ def _act(world: World, agent: Agent, situation: Situation, answer: str) -> None:
 def _go_on(world: World, agent: Agent) -> None:
     """A quarter of an hour of work; a tool completes when its step is done."""
     task = agent.task
-    if task is None or task.blocker is not None:
+    if agent.away or task is None or task.blocker is not None or task.tool is None:
         return
     world.tally.worked_ticks += 1
     task.spent += 1

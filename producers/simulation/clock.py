@@ -7,15 +7,15 @@ from producers.simulation.people import Agent, AgentState
 from producers.simulation.work import NEVER, TICKS_PER_DAY, Task
 from producers.simulation.world import World
 
-OFFER_CHANCE = 0.085
-"""Of a new assignment, for an agent at its desk and tick."""
+OFFER_CHANCES = (0.2, 0.16, 0.12, 0.08, 0.06, 0.04, 0.03, 0.03)
+"""Of a new assignment in a tick, for an agent at its desk with so many tasks waiting."""
 OFFER_CHANCE_IDLE = 0.6
 QUESTION_CHANCE = 0.03
 """Of somebody asking an agent at its desk something, in a tick."""
+GIVE_UP_CHANCE = 0.15
+"""Of somebody who waits for an answer asking elsewhere, in a tick."""
 OWN_SKILL_CHANCE = 0.42
 """Of an assignment being one for the agent's skills."""
-MOST_WAITING = 8
-"""Waiting tasks from which an agent is offered nothing more."""
 SICK_CHANCE = 0.02
 GATE_TICKS = 4
 GATE_CHANCE = 0.7
@@ -100,8 +100,10 @@ def _bring_news(world: World, agent: Agent) -> None:
     dice = world.work
     if dice.chance(QUESTION_CHANCE):
         agent.ask()
-    if agent.offer or agent.arrived or len(agent.queue) >= MOST_WAITING:
+    elif agent.questions and dice.chance(GIVE_UP_CHANCE):
+        agent.questions -= 1
+    if agent.offer or agent.arrived or len(agent.queue) >= len(OFFER_CHANCES):
         return
     hungry = agent.task is None and not agent.queue
-    if dice.chance(OFFER_CHANCE_IDLE if hungry else OFFER_CHANCE):
+    if dice.chance(OFFER_CHANCE_IDLE if hungry else OFFER_CHANCES[len(agent.queue)]):
         agent.offer = world.new_task(agent, dice, own=dice.chance(OWN_SKILL_CHANCE))

@@ -17,7 +17,10 @@ from producers.simulation.work import (
 )
 from producers.simulation.world import World
 
-CAUSES = ("a missing licence", "a locked file", "a slow server", "an absent colleague")
+CAUSES = ("a missing licence", "a locked file", "a broken template", "an absent colleague")
+OUTAGES = ("a server outage", "a network fault", "a power cut")
+"""Causes that stop all of an agent's work."""
+OUTAGE_CHANCE = 0.4
 OUTSIDE_CAUSES = ("data from another team", "a late supplier", "an unsigned order")
 """Causes for tasks that depend on others."""
 RIVALS = 3
@@ -92,8 +95,9 @@ def blocker_strikes(world: World, agent: Agent) -> Situation:
     """The task at hand cannot go on."""
     dice, task = world.fate, task_at_hand(world, agent)
     wait = dice.between(1, 8) * TICKS_PER_HOUR // 2
-    cause = dice.pick(OUTSIDE_CAUSES if task.dependencies else CAUSES)
-    task.blocker = Blocker(cause, world.tick + wait)
+    outage = dice.chance(OUTAGE_CHANCE)
+    cause = dice.pick(OUTAGES if outage else OUTSIDE_CAUSES if task.dependencies else CAUSES)
+    task.blocker = Blocker(cause, world.tick + wait, everything=outage)
     world.tally.blockers += 1
     workaround = dice.chance(0.45)
     return Situation(

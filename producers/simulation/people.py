@@ -83,7 +83,9 @@ class Agent:
 
     @property
     def ready(self) -> list[Task]:
-        """The queued tasks that nothing blocks, in the order of the queue."""
+        """The queued tasks that could be begun now, in the order of the queue."""
+        if self.task is not None and self.task.blocker and self.task.blocker.everything:
+            return []
         return [task for task in self.queue if task.blocker is None]
 
     def ask(self) -> None:

@@ -54,10 +54,14 @@ PRIORITIES = ("urgent", "normal", "normal", "low", "low")
 
 @dataclass
 class Blocker:
-    """What keeps a task from going on, and the tick at which it lifts of itself."""
+    """What keeps a task from going on, and the tick at which it lifts of itself.
+
+    With ``everything`` the agent cannot begin any other task meanwhile either.
+    """
 
     cause: str
     until: int
+    everything: bool = False
 
 
 @dataclass(eq=False)
@@ -148,7 +152,7 @@ def draw_task(dice: Dice, number: int, skill: str, tick: int) -> Task:
         skill=skill,
         size=size,
         priority=dice.pick(PRIORITIES),
-        due=tick + TICKS_PER_DAY * dice.below(7) + dice.between(8, 31),
+        due=tick + TICKS_PER_DAY * dice.below(9) + dice.between(8, 31),
         familiar=familiar,
         dependencies=dice.below(4),
         needed=_effort(dice, size, familiar),
