@@ -35,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+WIDE = 1000  # columns; a table takes what it needs of them
 Profile = Annotated[str | None, typer.Option(help="catalog of models, or a .toml file")]
 Names = Annotated[list[str] | None, typer.Argument(help="models; those the lanes use if absent")]
 AsJson = Annotated[bool, typer.Option("--json", help="print everything as JSON")]
@@ -51,7 +52,7 @@ def list_command(profile: Profile = None, as_json: AsJson = False) -> int:
     table = Table("model", "lanes", "tiers", "size", "state", "format", "where", box=None)
     for info in found:
         table.add_row(*_row(info))
-    out.print(table)
+    _print(table)
     for info in found:
         if info.fault:
             out.print(info.fault, markup=False)
@@ -100,7 +101,7 @@ def _show(prepared: Prepared) -> None:
                   "same answer", "KL nats", "", box=None)  # fmt: skip
     for found in choice.candidates:
         table.add_row(*_figures(found, chosen=found.format == choice.format))
-    out.print(table)
+    _print(table)
 
 
 def _figures(found: Candidate, *, chosen: bool) -> tuple[str, ...]:
@@ -129,6 +130,11 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
         info.format or "-",
         str(info.path),
     )
+
+
+def _print(table: Table) -> None:
+    """Whole, also where the terminal is narrow: a path cut short is of no use."""
+    out.print(table, width=WIDE, crop=False, no_wrap=True)
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def _absence(catalog: Catalog, model_name: str, environ: Mapping[str, str]) -> s
 
 def _kinds_file(name: str, profile: Path) -> Path:
     path = KINDS / f"{name}.toml"
-    if "/" in name or not path.is_file():
+    if not isinstance(name, str) or "/" in name or not path.is_file():
         known = ", ".join(sorted(p.stem for p in KINDS.glob("*.toml")))
         raise ConfigurationError(f"{profile}: include {name!r} is unknown: choose from {known}")
     return path

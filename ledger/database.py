@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from config.errors import LedgerError
 from config.settings import Settings
+
+# Alembic tells each start of every command; only its warnings matter here.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 15_000

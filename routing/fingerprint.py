@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import lru_cache
 
 from routing.decision import Decision, Signals
 
@@ -44,7 +45,7 @@ def cache_key(decision: Decision, model_fingerprint: str) -> str:
         decision.agent_id.partition("-")[0],
         decision.kind,
         load_bucket(decision.signals),
-        normalised(decision.system),
+        _normalised_once(decision.system),
         normalised(decision.prompt),
         decision.output.model_dump(mode="json"),
         decision.template,
@@ -58,6 +59,12 @@ def load_bucket(signals: Signals) -> str:
     if signals.queue_length > HIGH_LOAD_QUEUE:
         return "high_load"
     return "urgent" if signals.deadline_days < URGENT_DAYS else "normal"
+
+
+@lru_cache(maxsize=256)
+def _normalised_once(system: str) -> str:
+    # Decisions of one template share it, and it is the longer part of their prompts.
+    return normalised(system)
 
 
 def normalised(text: str) -> str:

@@ -88,9 +88,7 @@ def usable(answer: Answer, output: Output) -> bool:
 
 def _findings(answer: Answer, output: Output, margin: float) -> Findings:
     if isinstance(output, ChoiceOutput):
-        return check_choice(
-            answer.raw, answer.label, answer.probabilities, output.labels, margin
-        )
+        return check_choice(answer.raw, answer.label, answer.probabilities, output.labels, margin)
     if isinstance(output, JsonOutput):
         return check_json(answer.raw, truncated=answer.truncated, schema=output.json_schema)
     return check_text(

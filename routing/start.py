@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config.catalog import Catalog, Rule
 from config.errors import ConfigurationError, InputError
 from routing.critique import CRITIC_KIND
 from routing.decision import Decision
+
+Facts = Mapping[str, object]
+"""What rules may ask of a decision: its kind, its signals and its preferences, by name."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ def starting_tier(decision: Decision, catalog: Catalog) -> Start:
         )
     if kind == CRITIC_KIND:
         return Start(routing.critic_tier, f"critiques are answered on {routing.critic_tier}")
-    rule = _first_match(routing.rules, "rules", decision)
+    facts = _facts(decision)
+    rule = _first_match(routing.rules, "rules", facts)
     if rule is not None:
         overruled = forced is not None and forced != rule.tier
         note = f"force_tier {forced} is overruled: {rule.reason}" if overruled else None
@@ -46,12 +50,12 @@ def starting_tier(decision: Decision, catalog: Catalog) -> Start:
     if kind in routing.overrides:
         tier = routing.overrides[kind]
         return Start(tier, f"an override sends kind {kind} to {tier}")
-    return _by_kind(decision, catalog)
+    return _by_kind(kind, facts, catalog)
 
 
-def _by_kind(decision: Decision, catalog: Catalog) -> Start:
-    kind, own = decision.kind, catalog.kind(decision.kind).tier
-    lift = _first_match(catalog.routing.raises, "raises", decision)
+def _by_kind(kind: str, facts: Facts, catalog: Catalog) -> Start:
+    own = catalog.kind(kind).tier
+    lift = _first_match(catalog.routing.raises, "raises", facts)
     if lift is not None and catalog.tiers[lift.tier].rank > catalog.tiers[own].rank:
         return Start(lift.tier, f"{lift.reason}, so it is lifted from {own} to {lift.tier}")
     if kind in catalog.kinds:
@@ -59,15 +63,14 @@ def _by_kind(decision: Decision, catalog: Catalog) -> Start:
     return Start(own, f"kind {kind} is unknown, and such kinds belong to {own}")
 
 
-def _first_match(rules: Sequence[Rule], name: str, decision: Decision) -> Rule | None:
-    facts: dict[str, object] = {
-        "kind": decision.kind,
-        **dict(decision.signals),
-        **dict(decision.preferences),
-    }
+def _facts(decision: Decision) -> Facts:
+    return {"kind": decision.kind, **vars(decision.signals), **vars(decision.preferences)}
+
+
+def _first_match(rules: Sequence[Rule], name: str, facts: Facts) -> Rule | None:
     for index, rule in enumerate(rules):
-        unknown = next((key for key in rule.when if key not in facts), None)
-        if unknown is not None:
+        if not rule.when.keys() <= facts.keys():
+            unknown = min(rule.when.keys() - facts.keys())
             raise ConfigurationError(
                 f"routing.{name}[{index}].when.{unknown} is neither a signal nor a preference: "
                 f"choose one of {', '.join(facts)}"

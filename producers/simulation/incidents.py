@@ -8,6 +8,7 @@ from producers.simulation.people import Agent
 from producers.simulation.rules import Candidate
 from producers.simulation.situations import Situation
 from producers.simulation.work import (
+    PARTS,
     TICKS_PER_DAY,
     TICKS_PER_HOUR,
     Blocker,
@@ -34,12 +35,14 @@ PLAN_FALLBACK = (
 def competing_tasks(world: World, agent: Agent) -> Situation:
     """Several tasks want to be next; a client's sudden wish brings them where there are few."""
     competing = rivals(agent)
-    while len(competing) < 2:
+    for _ in range(2 - len(competing)):
         task = world.new_task(agent, world.fate)
+        taken = [rival.part for rival in competing]
+        task.part = world.fate.pick([part for part in PARTS if part not in taken])
         task.priority = "urgent"
         agent.queue.append(task)
         world.tally.client_changes += 1
-        competing = rivals(agent)
+        competing.append(task)
     candidates = [
         Candidate(task.part, task.priority, task.days_left(world.tick), task.needed - task.spent)
         for task in competing
@@ -56,9 +59,9 @@ def competing_tasks(world: World, agent: Agent) -> Situation:
 def rivals(agent: Agent) -> list[Task]:
     """Unblocked tasks with different parts, so that the part names them."""
     by_part: dict[str, Task] = {}
-    at_hand = [agent.task] if agent.task is not None and agent.task.blocker is None else []
-    for task in at_hand + agent.ready:
-        if not task.finished:
+    at_hand = [agent.task] if agent.task is not None else []
+    for task in at_hand + agent.queue:
+        if task.blocker is None and not task.finished:
             by_part.setdefault(task.part, task)
     return list(by_part.values())[:RIVALS]
 
