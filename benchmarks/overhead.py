@@ -178,7 +178,7 @@ def _noop_worker(broker_url: str) -> Iterator[redis.Redis]:
 def _noop_rate(client: redis.Redis, count: int) -> float:
     from benchmarks.noop import app, noop
 
-    app.conf.broker_url = os.environ["NOOP_BROKER_URL"]
+    app.conf["broker_url"] = os.environ["NOOP_BROKER_URL"]
     start = time.perf_counter()
     for number in range(count):
         noop.delay(number)

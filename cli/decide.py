@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from routing.policy import plan
 
 from cli.output import milliseconds, out, percent, print_json, usd
 from cli.session import session
@@ -18,6 +17,7 @@ from config.settings import load_settings
 from ledger.outbox import new_id
 from ledger.trail import Trail, trail
 from routing.decision import CacheScope, Decision, Output, Plan, Preferences, Privacy, output_for
+from routing.policy import plan
 from workers.limits import check_fits
 
 
@@ -61,7 +61,9 @@ def decide(
     return 0 if settled.answer else 1
 
 
-def _output(catalog: Any, kind: str, choices: str | None, schema: Path | None, text: bool) -> Output:
+def _output(
+    catalog: Any, kind: str, choices: str | None, schema: Path | None, text: bool
+) -> Output:
     if sum((choices is not None, schema is not None, text)) > 1:
         raise InputError("--choices, --schema and --text exclude one another: give one of them")
     labels = None
@@ -69,9 +71,7 @@ def _output(catalog: Any, kind: str, choices: str | None, schema: Path | None, t
         labels = tuple(label.strip() for label in choices.split(","))
         if len(labels) < 2 or not all(labels):
             raise InputError(f"--choices {choices!r} needs two or more labels, separated by commas")
-    return output_for(
-        catalog, kind, labels=labels, json_schema=_read_schema(schema), text=text
-    )
+    return output_for(catalog, kind, labels=labels, json_schema=_read_schema(schema), text=text)
 
 
 def _read_schema(path: Path | None) -> dict[str, Any] | None:

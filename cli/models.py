@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from cli.output import err, out, percent, print_json
+from cli.output import err, out, percent, print_json, say
 from config.settings import load_settings
 from workers.choices import Candidate
 from workers.models import ModelInfo, list_models
@@ -89,6 +89,8 @@ def prepare_command(
         return 0
     for done in prepared:
         _show(done)
+    if any(done.disturbed for done in prepared):
+        say("other work slowed the measurement: repeat it with --again when the machine is quiet")
     return 0
 
 

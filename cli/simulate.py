@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.output import bar, err, print_json
+from cli.output import bar, err, print_json, say
 from cli.report import print_report
 from cli.session import Session, session
 from config.errors import InputError
@@ -34,7 +34,7 @@ def simulate(
 ) -> int:
     """Let engineers work through simulated days, every decision answered by the tiers."""
     settings = load_settings(profile=profile)
-    config = {"agents": agents, "days": days, "seed": seed}
+    config: dict[str, Any] = {"agents": agents, "days": days, "seed": seed}
     old = _unfinished(settings) if resume else None
     if old is not None:
         config = old.config
@@ -75,6 +75,8 @@ class _Watched:
     def __init__(self, live: Session, expected: int, progress: Any) -> None:
         self._live = live
         self._progress = progress
+        self._expected = expected
+        self._next_line = 1
         self._tiers: Counter[str] = Counter()
         self._task = progress.add_task("deciding", total=expected, detail="")
 
@@ -88,6 +90,11 @@ class _Watched:
             self._tiers[lane.tier if lane else "none"] += 1
         detail = " ".join(f"{tier} {count}" for tier, count in sorted(self._tiers.items()))
         self._progress.update(self._task, advance=len(settled), detail=detail)
+        done = sum(self._tiers.values())
+        if not err.is_terminal and done >= self._next_line:
+            # A log shows no bar, so it gets a line for each twentieth of the way.
+            self._next_line = done + self._expected // 20
+            say(f"decided {done} of {self._expected}: {detail}")
 
 
 def _play(simulation: Simulation, live: Session) -> Any:

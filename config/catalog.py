@@ -293,8 +293,10 @@ class Catalog(Strict):
     def lane_model(self, lane: str) -> Model:
         """The model that serves a lane."""
         if lane not in self.lanes:
-            raise InputError(f"lane {lane!r} is not in profile {self.profile!r}: choose one of "
-                             f"{', '.join(self.lanes)}")
+            raise InputError(
+                f"lane {lane!r} is not in profile {self.profile!r}: choose one of "
+                f"{', '.join(self.lanes)}"
+            )
         return self.models[self.lanes[lane].model]
 
     def rank(self, lane: str) -> int:

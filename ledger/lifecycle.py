@@ -148,9 +148,7 @@ def record(engine: Engine, token: str, tried: Sequence[Tried], now: int) -> Foll
         ours = [t for t in tried if t.id in held]
         if not ours:
             return followers
-        connection.execute(
-            insert(ATTEMPTS), [attempt_row(held[t.id], t, now) for t in ours]
-        )
+        connection.execute(insert(ATTEMPTS), [attempt_row(held[t.id], t, now) for t in ours])
         answered = [t for t in ours if not t.error]
         _mark_answered(connection, answered)
         ids = [t.id for t in answered]
@@ -236,7 +234,7 @@ def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000)
     due = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
     first_time = DECISIONS.c.published_at < DECISIONS.c.not_before
     lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
-    unchecked = (DECISIONS.c.state == State.ANSWERED.value)
+    unchecked = DECISIONS.c.state == State.ANSWERED.value
     stale = DECISIONS.c.published_at < stale_before
     columns = (DECISIONS.c.id, DECISIONS.c.lane, DECISIONS.c.state)
     found = (due & (first_time | stale)) | (lost & stale) | (unchecked & stale)
@@ -411,9 +409,7 @@ def _best_ending(connection: Connection, row: Any, reason: str) -> Settlement:
     return Settlement(Status.DEGRADED, answer, lane, f"{reason}; best attempt", p_answer)
 
 
-def _best_attempt(
-    connection: Connection, decision_id: str
-) -> tuple[str, str, float | None] | None:
+def _best_attempt(connection: Connection, decision_id: str) -> tuple[str, str, float | None] | None:
     """The usable attempt with the best score, the latest of equals."""
     query = (
         select(ATTEMPTS.c.verdict, ATTEMPTS.c.lane, ATTEMPTS.c.score)

@@ -278,9 +278,7 @@ def _lane_use(lane: str, rows: Sequence[Any], catalog: Catalog) -> LaneUse:
     )
 
 
-def _all_cloud_micros(
-    rows: Sequence[Any], tries: Iterable[Any], catalog: Catalog
-) -> int | None:
+def _all_cloud_micros(rows: Sequence[Any], tries: Iterable[Any], catalog: Catalog) -> int | None:
     """What the same questions and answers would have cost on the reference model alone."""
     if catalog.reference_model is None:
         return None

@@ -59,9 +59,7 @@ def trail(engine: Engine, decision_id: str) -> Trail:
         InputError: there is none of that id.
     """
     with reading(engine) as connection:
-        row = connection.execute(
-            select(*DECISIONS.c).where(DECISIONS.c.id == decision_id)
-        ).first()
+        row = connection.execute(select(*DECISIONS.c).where(DECISIONS.c.id == decision_id)).first()
         attempts = connection.execute(
             select(*ATTEMPTS.c)
             .where(ATTEMPTS.c.decision_id == decision_id)

@@ -89,5 +89,3 @@ def leave_office(engine: Engine, office: str, holder: str) -> None:
         connection.execute(
             delete(LEADERS).where(LEADERS.c.office == office, LEADERS.c.holder == holder)
         )
-
-

@@ -11,7 +11,6 @@ from typing import Self
 
 from celery import Celery
 from kombu.exceptions import OperationalError
-from routing.policy import plan
 from sqlalchemy import Engine
 
 from config.errors import StackError
@@ -24,6 +23,7 @@ from ledger.records import Planned
 from ledger.runs import RunInfo
 from producers.notices import Notices
 from routing.decision import CacheScope, Decision, Settled
+from routing.policy import plan
 
 log = logging.getLogger(__name__)
 
@@ -164,5 +164,3 @@ class Client:
         failure = self._failure()
         if failure is not None:
             raise StackError(failure)
-
-

@@ -59,9 +59,7 @@ class Notices:
     def _drain(self) -> None:
         name = f"settled.{new_id()}"
         # On Redis the key narrows the subscription to the run; AMQP fanouts ignore it.
-        queue = Queue(
-            name, SETTLED, self._run_id, durable=False, auto_delete=True, exclusive=True
-        )
+        queue = Queue(name, SETTLED, self._run_id, durable=False, auto_delete=True, exclusive=True)
         with self._app.connection_for_read() as connection:
             errors = (*connection.connection_errors, *connection.channel_errors)
             try:

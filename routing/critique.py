@@ -30,8 +30,6 @@ def critic_question(asked: Decision, answer: str, key: str) -> Decision:
         template=TEMPLATE,
         agent_id=asked.agent_id,
         day=asked.day,
-        preferences=Preferences(
-            privacy=asked.preferences.privacy, cache=asked.preferences.cache
-        ),
+        preferences=Preferences(privacy=asked.preferences.privacy, cache=asked.preferences.cache),
         seed=asked.seed,
     )

@@ -8,7 +8,6 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 
-from routing.fingerprint import cache_key
 from sqlalchemy import Engine
 
 from config.catalog import Catalog, Sampling
@@ -20,6 +19,7 @@ from ledger.lifecycle import Followers
 from ledger.outbox import new_id
 from ledger.records import Claimed, Hit, Tried
 from routing.decision import CacheScope, ChoiceOutput, Decision, Status
+from routing.fingerprint import cache_key
 from routing.retries import after_failure
 from workers.backends.base import Backend, Completion, Request
 from workers.leases import LeaseKeeper

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from routing.policy import next_hop, plan
-from routing.quality import Answer, Verdict, check
 from sqlalchemy import Engine
 
 from config.catalog import Catalog
@@ -18,6 +16,8 @@ from ledger.lifecycle import Ruling, Settlement
 from ledger.records import Planned, StoredVerdict
 from routing.critique import NO, YES, critic_question
 from routing.decision import Status
+from routing.policy import next_hop, plan
+from routing.quality import Answer, Verdict, check
 from workers.answering import may_cache, scoped_key
 from workers.publishing import Publisher
 

@@ -36,6 +36,8 @@ class Candidate(Strict):
     divergence: float = 0.0
     seconds: float = 0.0
     faithful: bool = False
+    share: float = 1.0
+    """The least share of its threads' time that the measurement got."""
     fault: str | None = None
 
 

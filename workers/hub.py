@@ -63,9 +63,9 @@ def _refused(source: HubSource, file: str, error: Exception) -> WeightsError:
 
 def _reporting(advance: Advance) -> Any:
     """A progress bar as the hub's client wants one, that shows nothing and tells ``advance``."""
-    import huggingface_hub.utils
+    from huggingface_hub.utils.tqdm import tqdm
 
-    bar: Any = vars(huggingface_hub.utils)["tqdm"]
+    bar: Any = tqdm  # its methods have no types
 
     class Reporting(bar):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -53,8 +53,6 @@ class LeaseKeeper:
                 tokens = list(self._tokens)
             for token in tokens:
                 try:
-                    lifecycle.renew(
-                        self._engine, token, now=self._clock(), lease_us=self._lease_us
-                    )
+                    lifecycle.renew(self._engine, token, now=self._clock(), lease_us=self._lease_us)
                 except DBAPIError as error:
                     log.warning("lease %s not renewed: %s", token, error.orig)

@@ -1,27 +1,21 @@
-"""Speed and next-token probabilities of one GGUF file, and its conversion, in a child process."""
+"""Speed and next-token probabilities of one GGUF file, and its conversion."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from config.errors import UptierError
+from workers.isolated import MeasureError
 from workers.measure_prompts import PROMPTS
 
-T = TypeVar("T")
 LogProbs = NDArray[np.float32]
 
 PREFILL_TOKENS = 256
@@ -32,16 +26,13 @@ ENOUGH_S = 8.0  # seconds after which a slow model is not timed once more
 CONTEXT_TOKENS = 1024
 
 
-class MeasureError(UptierError):
-    """llama.cpp could not load, convert or run a file."""
-
-
 @dataclass(frozen=True)
 class Measurement:
     """How fast a file runs here (tokens/s, CPU only) and what it predicts.
 
     ``log_probs`` has a row for each built-in prompt: the natural logarithm of the probability
-    of every next token. ``format`` is llama.cpp's own name of the file's format.
+    of every next token. ``format`` is llama.cpp's own name of the file's format. ``share`` is
+    the least share of its threads' time that the work got: below 1, others were using the cores.
     """
 
     prefill: float
@@ -49,55 +40,7 @@ class Measurement:
     log_probs: LogProbs
     parameters: int
     format: str
-
-
-def in_child(limit_s: float, function: Callable[..., T], *args: object) -> T:
-    """``function(*args)`` in a process of its own, ended after ``limit_s`` seconds.
-
-    llama.cpp aborts its process on bad input and does not notice Ctrl-C; so it does neither here.
-
-    Raises:
-        MeasureError: the function raised one, took too long, or its process died.
-    """
-    context = get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(send, function, args), daemon=True)
-    child.start()
-    send.close()
-    try:
-        if not receive.poll(limit_s):
-            raise MeasureError(f"took longer than {limit_s:.0f} s")
-        answer = receive.recv()
-    except EOFError:
-        raise MeasureError("llama.cpp ended its process") from None
-    finally:
-        child.kill()
-        child.join()
-        receive.close()
-    if isinstance(answer, BaseException):
-        raise answer
-    result: T = answer
-    return result
-
-
-def _child(send: Connection, function: Callable[..., object], args: tuple[object, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        answer: object = function(*args)
-    except MeasureError as error:
-        answer = error
-    except Exception as error:
-        answer = MeasureError(f"{type(error).__name__}: {error}")
-    send.send(answer)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed leaves nothing behind that would slow the next measurement."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    share: float = 1.0
 
 
 def format_names() -> dict[str, int]:
@@ -144,10 +87,14 @@ def measure(path: Path, threads: int) -> Measurement:
     with _loaded(llama_cpp, path, threads) as (model, context):
         runner = _Runner(llama_cpp, model, context)
         names = {value: name for name, value in format_names().items()}
+        log_probs = runner.log_probs(PROMPTS)
+        prefill_s, prefill_cpu_s = runner.prefill()
+        decode_s, decode_cpu_s = runner.decode()
         return Measurement(
-            log_probs=runner.log_probs(PROMPTS),
-            prefill=runner.prefill_speed(),
-            decode=runner.decode_speed(),
+            log_probs=log_probs,
+            prefill=PREFILL_TOKENS / prefill_s,
+            decode=DECODE_STEPS * DECODE_SEQUENCES / decode_s,
+            share=min(1.0, prefill_cpu_s / prefill_s / threads, decode_cpu_s / decode_s / threads),
             parameters=llama_cpp.llama_model_n_params(model),
             format=names.get(llama_cpp.llama_model_ftype(model) & 1023, "unknown"),
         )
@@ -228,8 +175,8 @@ class _Runner:
             rows.append((logits - np.log(np.exp(logits).sum())).astype(np.float32))
         return np.stack(rows)
 
-    def prefill_speed(self) -> float:
-        """Tokens per second of one prompt."""
+    def prefill(self) -> tuple[float, float]:
+        """Seconds, and CPU seconds, of a prompt of ``PREFILL_TOKENS``."""
         tokens = self._tokens(" ".join(PROMPTS))
         tokens = (tokens * (1 + PREFILL_TOKENS // len(tokens)))[:PREFILL_TOKENS]
         rows = [_Row(t, i, output=i == len(tokens) - 1) for i, t in enumerate(tokens)]
@@ -238,10 +185,10 @@ class _Runner:
             self._clear()
             self._decode(rows)
 
-        return PREFILL_TOKENS / self._best(once)
+        return self._best(once)
 
-    def decode_speed(self) -> float:
-        """Tokens per second of all sequences together, a token each per forward pass."""
+    def decode(self) -> tuple[float, float]:
+        """Seconds, and CPU seconds, of ``DECODE_STEPS`` passes with a token of each sequence."""
         tokens = self._tokens(PROMPTS[0])
 
         def once() -> None:
@@ -251,15 +198,15 @@ class _Runner:
             self._clear()
 
         self._clear()
-        return DECODE_STEPS * DECODE_SEQUENCES / self._best(once)
+        return self._best(once)
 
-    def _best(self, once: Callable[[], None]) -> float:
+    def _best(self, once: Callable[[], None]) -> tuple[float, float]:
         once()  # warms caches, and repacks weights where the format needs it
-        times: list[float] = []
-        while len(times) < REPEATS and (len(times) < 2 or sum(times) < ENOUGH_S):
-            start = time.perf_counter()
+        times: list[tuple[float, float]] = []
+        while len(times) < REPEATS and (len(times) < 2 or sum(t for t, _ in times) < ENOUGH_S):
+            start, cpu = time.perf_counter(), time.process_time()
             once()
-            times.append(time.perf_counter() - start)
+            times.append((time.perf_counter() - start, time.process_time() - cpu))
         return min(times)
 
     def _tokens(self, text: str) -> list[int]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from config.catalog import BackendName
@@ -25,7 +24,12 @@ from workers.choices import (
     remember,
     remembered,
 )
-from workers.measure import LogProbs, MeasureError, Measurement, in_child, supports_gpu
+from workers.faithful import candidate, choose
+from workers.isolated import MeasureError, MeasureTimeout, in_child
+from workers.measure import (
+    Measurement,
+    supports_gpu,
+)
 from workers.measure import measure as measure_file
 from workers.measure import quantize as quantize_file
 from workers.models import original_path, select, verified_sha256, weights_of
@@ -33,13 +37,9 @@ from workers.progress import Report, Step, quiet
 from workers.verified import sha256_of
 
 STEP_LIMIT_S = 240.0  # for one conversion or one measurement; a slower format is passed over
-AGREEMENT = 0.95  # least share of prompts with the original's most likely next token
-DIVERGENCE = 0.02  # most nats of mean KL divergence; docs/models.md says what it separates
-WORTH = 1.05  # how much faster than the original a format must be to earn its disk space
 FULL_PRECISION = frozenset({"F32", "F16", "BF16"})
 FULL_PRECISION_LIMIT = 1.0e9  # parameters; above, two bytes each cost more than they gain
-TYPICAL_PREFILL = 80  # tokens of a decision's own, after the prefix it shares with others
-TYPICAL_DECODE = 16  # tokens of a short answer, decoded in a batch with others
+QUIET = 0.9  # least share of the cores' time for a measurement to be trusted
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Prepared:
     name: str
     choice: Choice
     measured: bool
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other work on the machine makes the figures doubtful."""
+        return any(c.share < QUIET for c in self.choice.candidates if c.fault is None)
 
 
 def llama_tools() -> Tools:
@@ -98,38 +103,6 @@ def prepare(
         _Preparation(settings, name, directory, report, tools or llama_tools()).run(again=again)
         for name in chosen
     ]
-
-
-def choose(candidates: Sequence[Candidate]) -> str:
-    """The fastest faithful format that is worth a file of its own, else the original."""
-    original = next(c for c in candidates if c.format == ORIGINAL)
-    faithful = [c for c in candidates if c.faithful and c is not original]
-    best = min(faithful, key=lambda c: c.seconds, default=original)
-    return best.format if best.seconds * WORTH < original.seconds else ORIGINAL
-
-
-def candidate(name: str, found: Measurement, reference: LogProbs) -> Candidate:
-    """A measured format beside the original's log-probabilities."""
-    agreement, divergence = faithfulness(reference, found.log_probs)
-    return Candidate(
-        format=name,
-        prefill=round(found.prefill, 1),
-        decode=round(found.decode, 1),
-        agreement=round(agreement, 4),
-        divergence=round(divergence, 5),
-        seconds=round(TYPICAL_PREFILL / found.prefill + TYPICAL_DECODE / found.decode, 6),
-        faithful=agreement >= AGREEMENT and divergence <= DIVERGENCE,
-    )
-
-
-def faithfulness(reference: LogProbs, found: LogProbs) -> tuple[float, float]:
-    """Share of rows with the same most likely token, and mean KL(reference || found) in nats."""
-    if reference.shape != found.shape or not np.isfinite(found).all():
-        return 0.0, float(np.finfo(np.float32).max)
-    agreement = (reference.argmax(1) == found.argmax(1)).mean()
-    wide = reference.astype(np.float64)
-    divergence = (np.exp(wide) * (wide - found)).sum(1).mean()
-    return float(agreement), max(0.0, float(divergence))
 
 
 def _is_llama(settings: Settings, name: str) -> bool:
@@ -176,8 +149,6 @@ class _Preparation:
                 if found is not None and not again:
                     return Prepared(self._name, found, measured=False)
                 choice = self._choose()
-                remember(self._settings.models_dir, self._name, self._sha256, choice)
-                self._drop_losers()
         except OSError as error:
             raise WeightsError(
                 f"formats of {self._name} cannot be written under {self._directory}: "
@@ -222,9 +193,12 @@ class _Preparation:
         try:
             if model.gpu_layers != 0 and self._tools.supports_gpu():
                 reason = "llama.cpp runs this model on a GPU, as it comes"
-                return Choice(asked=self._formats, reason=reason)
+                return self._remember(Choice(asked=self._formats, reason=reason))
             self._say(0, "measuring the file as it comes")
             original = self._tools.measure(self._source)
+        except MeasureTimeout as error:
+            # Not remembered: a quieter machine may do better.
+            return Choice(asked=self._formats, reason=f"measuring the file as it comes {error}")
         except MeasureError as error:
             raise WeightsError(
                 f"weights of {self._name} at {self._source} do not run: {error}; pull them again "
@@ -233,7 +207,16 @@ class _Preparation:
         candidates = [candidate(ORIGINAL, original, original.log_probs)]
         for number, name in enumerate(self._formats):
             candidates.append(self._try(name, original, 1 + 2 * number))
-        return self._chosen(candidates)
+        return self._remember(self._chosen(candidates))
+
+    def _remember(self, choice: Choice) -> Choice:
+        remember(self._settings.models_dir, self._name, self._sha256, choice)
+        # Files that no machine chose; others may share this directory.
+        used = files_in_use(self._settings.models_dir)
+        for name in self._formats:
+            if self._path(name).name not in used:
+                self._path(name).unlink(missing_ok=True)
+        return choice
 
     def _try(self, name: str, original: Measurement, step: int) -> Candidate:
         if name == original.format:
@@ -268,13 +251,6 @@ class _Preparation:
             candidates=tuple(candidates),
             reason="the fastest faithful format",
         )
-
-    def _drop_losers(self) -> None:
-        """Deletes what no machine chose; others may share this directory."""
-        used = files_in_use(self._settings.models_dir)
-        for name in self._formats:
-            if self._path(name).name not in used:
-                self._path(name).unlink(missing_ok=True)
 
     def _path(self, format_name: str) -> Path:
         return self._directory / f"{self._name}.{format_name}.gguf"

@@ -78,7 +78,7 @@ class Office:
 
 
 def _fingerprint(settings: Settings, model_name: str) -> str:
-    """What an answer depends on besides its question: the weights, or the service's name for them."""
+    """What an answer depends on beside its question: the weights, or a service's model."""
     model = settings.catalog.models[model_name]
     if model.weights is None:
         return f"{model.backend.value}:{model.remote_name or model_name}"

@@ -14,7 +14,7 @@ QUESTION_CHANCE = 0.03
 """Of somebody asking an agent at its desk something, in a tick."""
 GIVE_UP_CHANCE = 0.15
 """Of somebody who waits for an answer asking elsewhere, in a tick."""
-OWN_SKILL_CHANCE = 0.42
+OWN_SKILL_CHANCE = 0.38
 """Of an assignment being one for the agent's skills."""
 SICK_CHANCE = 0.02
 GATE_TICKS = 4

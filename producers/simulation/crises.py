@@ -11,13 +11,22 @@ from producers.simulation.world import World
 
 SHARED = ("the test bench", "the 3D printer", "the last solver licence", "the measuring room")
 PARTIES = ("client", "supplier", "factory")
-ODDITIES = ("holes move by a hair", "every third face vanishes", "the mass turns negative",
-            "threads run backwards", "the file opens mirrored")
+ODDITIES = (
+    "holes move by a hair",
+    "every third face vanishes",
+    "the mass turns negative",
+    "threads run backwards",
+    "the file opens mirrored",
+)
 TRIGGERS = ("after each save", "only on one machine", "since the update", "above 80 degrees")
 WISHES = ("half as loud", "a third lighter", "easy to clean", "foldable by one hand")
 LIMITS = ("no new parts", "no extra cost", "the same tooling", "only recycled material")
-LOSSES = ("the drawings are overwritten", "the server ate the results", "the test piece broke",
-          "the wrong version was sent out")
+LOSSES = (
+    "the drawings are overwritten",
+    "the server ate the results",
+    "the test piece broke",
+    "the wrong version was sent out",
+)
 RECOVERY_FALLBACK = '{"cause": "unknown", "steps": ["stop", "restore the last good version"]}'
 
 

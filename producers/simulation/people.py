@@ -47,8 +47,18 @@ PLANNER = Role("planner", "systems", ("costing", "inspection"))
 INSPECTOR = Role("inspector", "quality", ("inspection", "testing"))
 LIBRARIAN = Role("librarian", "quality", ("files", "costing"))
 
-STAFFING = (DESIGNER, ANALYST, INSPECTOR, DRAFTER, ELECTRICIAN,
-            TESTER, PLANNER, DESIGNER, LIBRARIAN, ANALYST)
+STAFFING = (
+    DESIGNER,
+    ANALYST,
+    INSPECTOR,
+    DRAFTER,
+    ELECTRICIAN,
+    TESTER,
+    PLANNER,
+    DESIGNER,
+    LIBRARIAN,
+    ANALYST,
+)
 """Agents are hired in this order, over and over: any ten have every role."""
 SKILLS = tuple(sorted({skill for role in STAFFING for skill in role.skills}))
 

@@ -170,4 +170,3 @@ def _what_next(agent: Agent) -> Situation:
         ),
         task=task,
     )
-

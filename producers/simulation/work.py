@@ -15,8 +15,26 @@ REVIEW_TICKS = TICKS_PER_DAY
 NEVER = 1 << 62
 
 # Each part has its own first letter, so that the names make good labels.
-PARTS = ("axle", "bracket", "cover", "duct", "elbow", "flange", "gear", "housing", "inlet",
-         "joint", "lever", "manifold", "nozzle", "oil pan", "panel", "rotor", "shaft", "valve")
+PARTS = (
+    "axle",
+    "bracket",
+    "cover",
+    "duct",
+    "elbow",
+    "flange",
+    "gear",
+    "housing",
+    "inlet",
+    "joint",
+    "lever",
+    "manifold",
+    "nozzle",
+    "oil pan",
+    "panel",
+    "rotor",
+    "shaft",
+    "valve",
+)
 JOBS = {
     "drawing": "drawing",
     "stress": "stress check",
@@ -46,7 +64,9 @@ SIZES: tuple[Literal["small", "medium", "large"], ...] = ("small", "medium", "la
 SIZE_HOURS = {"small": 1, "medium": 2, "large": 4}
 SIZE_STEPS = {"small": 1, "medium": 2, "large": 3}
 COMPLEXITY: dict[str, Literal["low", "medium", "high"]] = {
-    "small": "low", "medium": "medium", "large": "high",
+    "small": "low",
+    "medium": "medium",
+    "large": "high",
 }
 PRIORITIES = ("urgent", "normal", "normal", "low", "low")
 """Drawn from, so a priority named twice is twice as likely."""

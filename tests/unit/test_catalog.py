@@ -116,7 +116,8 @@ def test_the_gpu_profile_holds_all_models_of_the_scenario_at_q4_k_m() -> None:
         assert model.weights is not None
         assert isinstance(model.weights.source, HubSource)
         assert "q4_k_m" in model.weights.file.lower()
-        assert model.vram_mb and model.expected_tokens_per_s
+        assert model.vram_mb
+        assert model.expected_tokens_per_s
 
 
 def test_the_larger_gpu_model_is_climbed_only_where_it_is_enabled() -> None:

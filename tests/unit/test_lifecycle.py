@@ -173,9 +173,7 @@ def test_a_ruling_settles_and_a_second_one_changes_nothing(engine: Engine, run_i
     ids = submit(engine, run_id, "a")
     claim(engine, ids, "t", now=20)
     lifecycle.record(engine, "t", [answer(ids[0])], now=30)
-    accept = ruling(
-        engine, ids[0], settle=Settlement(Status.ACCEPTED, "A", "tier1", "passed", 0.9)
-    )
+    accept = ruling(engine, ids[0], settle=Settlement(Status.ACCEPTED, "A", "tier1", "passed", 0.9))
     assert lifecycle.rule(engine, [accept], now=40).settled == [(run_id, ids[0])]
     assert lifecycle.rule(engine, [accept], now=50).settled == []
     settled = lifecycle.find_settled(engine, ids)

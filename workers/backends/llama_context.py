@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from config.errors import BackendError, WeightsError
+from workers.turns import CpuTurns
 
 Logits = npt.NDArray[np.float32]
 
@@ -61,9 +63,12 @@ class _Handles:
 
 
 class LlamaContext:
-    """One model and one context. Not thread-safe: one owner."""
+    """One model and one context. Not thread-safe: one owner.
 
-    def __init__(self, path: Path, shape: Shape) -> None:
+    With ``turns`` each forward pass waits for the CPU cores to be free of other lanes' passes.
+    """
+
+    def __init__(self, path: Path, shape: Shape, turns: CpuTurns | None = None) -> None:
         silence()
         llama_cpp.llama_backend_init()
         model = _load(path, shape.gpu_layers)
@@ -84,6 +89,7 @@ class LlamaContext:
         batch = llama_cpp.llama_batch_init(shape.batch, 0, shape.sequences)
         memory = llama_cpp.llama_get_memory(context)
         self.shape = shape
+        self._turns = turns
         self._h = _Handles(model, context, memory, vocab, batch)
         self.vocab_size: int = llama_cpp.llama_vocab_n_tokens(vocab)
 
@@ -162,9 +168,7 @@ class LlamaContext:
         for start in range(0, len(rows), self.shape.batch):
             part = rows[start : start + self.shape.batch]
             self._run(part)
-            found += [
-                self._logits(index) for index, row in enumerate(part) if row.wanted
-            ]
+            found += [self._logits(index) for index, row in enumerate(part) if row.wanted]
         return found
 
     def close(self) -> None:
@@ -172,6 +176,8 @@ class LlamaContext:
         llama_cpp.llama_batch_free(self._h.batch)
         llama_cpp.llama_free(self._h.context)
         llama_cpp.llama_model_free(self._h.model)
+        if self._turns is not None:
+            self._turns.close()
 
     def _run(self, rows: Sequence[Row]) -> None:
         batch = self._h.batch
@@ -183,7 +189,8 @@ class LlamaContext:
             for place, sequence in enumerate(row.sequences):
                 batch.seq_id[index][place] = sequence
             batch.logits[index] = row.wanted
-        code = llama_cpp.llama_decode(self._h.context, batch)
+        with self._turns.turn() if self._turns is not None else nullcontext():
+            code = llama_cpp.llama_decode(self._h.context, batch)
         if code == NO_ROOM:
             raise NoRoom(f"no room for {len(rows)} more tokens in {self.shape.cells} cells")
         if code != 0:

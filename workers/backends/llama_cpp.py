@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import llama_cpp
+
 from config.errors import BackendError
 from config.settings import Settings
 from routing.decision import ChoiceOutput
@@ -17,6 +19,7 @@ from workers.backends.llama_context import LlamaContext, NoRoom, Row, Shape
 from workers.backends.llama_text import generate
 from workers.gpus import physical_cores
 from workers.models import weights_path
+from workers.turns import CpuTurns
 
 WORK = 0
 PREFIX_SEQUENCES = range(1, 17)
@@ -61,9 +64,7 @@ class LlamaBackend:
                 yield self._answer(request, start)
             except BackendError as error:
                 self._reset_if_full(error)
-                yield Completion(
-                    id=request.id, error=error, inference_s=time.monotonic() - start
-                )
+                yield Completion(id=request.id, error=error, inference_s=time.monotonic() - start)
 
     def close(self) -> None:
         """Free the model."""
@@ -198,4 +199,7 @@ def open_llama(settings: Settings, lane_name: str) -> LlamaBackend:
         threads=int(os.environ.get("UPTIER_THREADS", 0)) or lane.threads or physical_cores(),
         gpu_layers=model.gpu_layers,
     )
-    return LlamaBackend(LlamaContext(weights_path(settings, lane.model), shape), model.context)
+    path = weights_path(settings, lane.model)
+    on_gpu = model.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
+    turns = None if on_gpu else CpuTurns(settings.models_dir)
+    return LlamaBackend(LlamaContext(path, shape, turns), model.context)

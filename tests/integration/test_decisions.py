@@ -1,0 +1,221 @@
+"""The whole life of decisions: real Valkey, real workers, scripted models, a provider stand-in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.session import Session, session
+from config.load import load_catalog
+from config.settings import load_settings
+from ledger.reports import report
+from ledger.trail import trail
+from routing.decision import (
+    CacheScope,
+    ChoiceOutput,
+    Decision,
+    Output,
+    Preferences,
+    Privacy,
+    Settled,
+    Status,
+    TextOutput,
+)
+from tests.standin import MessagesStandin, Reply, fault, message
+
+PROFILE = Path(__file__).parents[1] / "profiles_scripted.toml"
+AB = ChoiceOutput(labels=("A", "B"))
+COUNTER = iter(range(1_000_000))
+
+
+def provider(number: int, body: Reply) -> Reply:
+    """Overloaded once, then too slow once, then fine, for each question that says so."""
+    question = body["messages"][0]["content"]
+    before = SEEN.setdefault(question, 0)
+    SEEN[question] += 1
+    if "overloaded" in question and before == 0:
+        return fault(529, "overloaded_error")
+    if "slow" in question and before == 0:
+        return message("late") | {"hang_s": 2.5}
+    return message("B", tokens_in=1000, tokens_out=4)
+
+
+SEEN: dict[str, int] = {}
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    with pytest.MonkeyPatch.context() as patch, MessagesStandin(provider) as standin:
+        patch.setenv("ANTHROPIC_API_KEY", "sk-test")
+        patch.setenv("ANTHROPIC_BASE_URL", standin.url)
+        settings = load_settings(
+            profile=str(PROFILE), data_dir=tmp_path_factory.mktemp("data"), stale_after_s=5
+        )
+        with session(settings, mode="test") as opened:
+            yield opened
+
+
+def ask(live: Session, prompt: str, kind: str = "question", **more: Any) -> Settled:
+    output: Output = more.pop("output", AB)
+    key = f"k{next(COUNTER)}"
+    decision = Decision(kind=kind, prompt=prompt, output=output, key=key, **more)
+    return live.client.gather([decision], timeout_s=60)[0]
+
+
+def test_an_easy_question_is_accepted_on_the_first_tier(live: Session) -> None:
+    settled = ask(live, "easy")
+    assert (settled.status, settled.lane, settled.climbs) == (Status.ACCEPTED, "tier1", 0)
+    assert settled.answer in AB.labels
+
+
+def test_a_guess_climbs(live: Session) -> None:
+    settled = ask(live, "this is hard")
+    assert (settled.status, settled.lane, settled.climbs) == (Status.ACCEPTED, "tier2", 1)
+    verdicts = [a.verdict for a in trail(live.engine, settled.id).attempts]
+    assert [v.score for v in verdicts if v] == [0.625, 1.0]
+
+
+def test_a_label_outside_the_set_is_a_veto_and_climbs(live: Session) -> None:
+    settled = ask(live, "off the set")
+    assert (settled.lane, settled.answer in AB.labels) == ("tier2", True)
+
+
+def test_a_failed_call_is_tried_again_on_the_same_lane(live: Session) -> None:
+    settled = ask(live, "breaks once")
+    assert (settled.status, settled.lane) == (Status.ACCEPTED, "tier1")
+    found = trail(live.engine, settled.id)
+    assert [(a.number, a.outcome) for a in found.attempts] == [(1, "failed"), (2, "answered")]
+
+
+def test_a_lane_that_cannot_answer_hands_on_to_the_next(live: Session) -> None:
+    settled = ask(live, "fast tier broken")
+    assert (settled.status, settled.lane) == (Status.ACCEPTED, "tier2")
+
+
+def test_a_gather_keeps_the_order_of_submission(live: Session) -> None:
+    decisions = [
+        Decision(kind="question", prompt="hard" if i % 7 == 0 else "easy", output=AB,
+                 key=f"order-{i}", seed=i)
+        for i in range(120)
+    ]  # fmt: skip
+    settled = live.client.gather(decisions, timeout_s=60)
+    assert [s.key for s in settled] == [d.key for d in decisions]
+
+
+def test_the_same_key_is_asked_once(live: Session) -> None:
+    decision = Decision(kind="question", prompt="easy", output=AB, key="once")
+    first, second = (live.client.gather([decision], timeout_s=60)[0] for _ in range(2))
+    assert first == second
+    assert len(trail(live.engine, first.id).attempts) == 1
+
+
+def test_a_text_is_shown_to_a_critic_that_is_counted_as_a_decision(live: Session) -> None:
+    settled = ask(live, "write a note", kind="note", output=TextOutput())
+    assert settled.status is Status.ACCEPTED
+    verdict = trail(live.engine, settled.id).attempts[-1].verdict
+    assert verdict is not None
+    assert verdict.critique in (0.0, 1.0)
+    kinds = figures(live).decisions.by_kind
+    assert kinds["self_critique"] >= 1
+
+
+def test_a_cloud_answer_brings_tokens_and_cost_into_the_ledger(live: Session) -> None:
+    settled = ask(live, "a conflict", kind="conflict")
+    assert (settled.status, settled.lane, settled.answer) == (Status.ACCEPTED, "tier3", "B")
+    assert settled.cost_micros == 255
+    attempt = trail(live.engine, settled.id).attempts[0]
+    assert (attempt.tokens_in, attempt.tokens_out, attempt.cost_usd) == (1000, 4, 0.000255)
+
+
+def test_an_overloaded_provider_is_called_again_by_the_ledger(live: Session) -> None:
+    settled = ask(live, "overloaded conflict", kind="conflict")
+    assert (settled.status, settled.cost_micros) == (Status.ACCEPTED, 255)
+    found = trail(live.engine, settled.id)
+    assert [(a.number, a.outcome) for a in found.attempts] == [(1, "failed"), (2, "answered")]
+    assert "529" in found.attempts[0].error
+
+
+def test_a_call_that_timed_out_is_an_unknown_charge_and_is_called_again(live: Session) -> None:
+    settled = ask(live, "slow conflict", kind="conflict")
+    assert settled.status is Status.ACCEPTED
+    found = trail(live.engine, settled.id)
+    assert [a.outcome for a in found.attempts] == ["unknown_charge", "answered"]
+    assert figures(live).unknown_charge_usd > 0
+
+
+def test_a_private_question_never_reaches_the_provider(live: Session) -> None:
+    private = Preferences(privacy=Privacy.HIGH)
+    settled = ask(live, "private conflict", kind="conflict", preferences=private)
+    assert settled.lane == "tier2"
+    assert not any("private conflict" in question for question in SEEN)
+
+
+def figures(live: Session) -> Any:
+    return report(live.engine, live.settings, load_catalog(live.settings.profile), live.run)
+
+
+def test_the_report_adds_up(live: Session) -> None:
+    found = figures(live)
+    counts = found.decisions
+    assert found.unsettled == 0
+    assert found.empty == 0
+    for part in (counts.by_status, counts.by_tier, counts.by_kind):
+        assert sum(part.values()) == counts.total
+    assert found.cost_usd == pytest.approx(sum(lane.cost_usd for lane in found.lanes.values()))
+    assert {"waiting", "inference"} == set(found.latency_ms.model_dump())
+
+
+def uptier(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """One command in a process of its own."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ANTHROPIC")}
+    environment |= {"UPTIER_DATA_DIR": str(data), **env}
+    command = [sys.executable, "-m", "cli.main", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=120, check=False,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_decide_prints_answer_routing_verdict_and_attempts(tmp_path: Path) -> None:
+    done = uptier(
+        "decide", "--kind", "question", "--prompt", "this is hard", "--choices", "A,B,C",
+        "--profile", str(PROFILE), data=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for word in ("Answer", "Routing", "belongs to local_fast", "ANTHROPIC_API_KEY is not set",
+                 "verdict failed with 0.625", "verdict passed", "Cost"):  # fmt: skip
+        assert word in done.stdout
+    assert not (tmp_path / "stack" / "stack.json").exists()
+
+
+def test_decide_prints_json_and_answers_a_cacheable_kind_from_another_run(tmp_path: Path) -> None:
+    def decide() -> dict[str, Any]:
+        done = uptier(
+            "decide", "--kind", "routine", "--prompt", "easy", "--json",
+            "--profile", str(PROFILE), data=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    first, second = decide(), decide()
+    assert first["answer"] == second["answer"]
+    assert (first["status"], second["status"]) == ("accepted", "cached")
+    assert (len(first["attempts"]), len(second["attempts"])) == (1, 0)
+
+
+def test_a_run_of_its_own_scope_shares_no_answers(live: Session) -> None:
+    own = Preferences(cache=CacheScope.RUN)
+    statuses = [
+        ask(live, "routine in scope", kind="routine", preferences=own).status for _ in range(2)
+    ]
+    assert statuses == [Status.ACCEPTED, Status.CACHED]
+    shared = ask(live, "routine in scope", kind="routine")
+    assert shared.status is Status.ACCEPTED
