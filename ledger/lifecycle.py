@@ -101,16 +101,19 @@ def claim(
     """Take those of ``ids`` that wait on ``lane``, in the order of submission.
 
     Whoever holds ``token`` may write to them until ``now + lease_us``. What another worker
-    holds, has answered or has settled is left out.
+    holds, has answered or has settled is left out. A decision that was delivered before without
+    an outcome may have killed its worker: it is only taken alone, so that its neighbours do not
+    die with it.
     """
     free = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
     lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
+    takes = (free | lost) if len(ids) == 1 else (free & (DECISIONS.c.deliveries == 0))
     rows: list[Any] = []
     with writing(engine) as connection:
         for chunk in _chunks(ids):
             statement = (
                 update(DECISIONS)
-                .where(DECISIONS.c.id.in_(chunk), DECISIONS.c.lane == lane, free | lost)
+                .where(DECISIONS.c.id.in_(chunk), DECISIONS.c.lane == lane, takes)
                 .values(
                     state=State.RUNNING.value,
                     lease_token=token,
@@ -229,7 +232,10 @@ def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
 
 
 def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000) -> Followers:
-    """New messages for work that nobody is at: due, expired or unchecked for too long."""
+    """New messages for work that nobody is at: due, expired or unchecked for too long.
+
+    What was lost with its worker goes out one by one, see :func:`claim`.
+    """
     followers = Followers()
     due = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
     first_time = DECISIONS.c.published_at < DECISIONS.c.not_before
@@ -243,13 +249,18 @@ def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000)
         rows = connection.execute(query).all()
     if not rows:
         return followers
+    suspects = {r.id for r in rows if r.state == State.RUNNING.value}
     with writing(engine) as connection:
         by_lane: dict[tuple[str, str], list[str]] = defaultdict(list)
         for row in rows:
             checks = row.state == State.ANSWERED.value
             by_lane[(CHECK, QUALITY_QUEUE) if checks else (DECIDE, row.lane)].append(row.id)
         for (task, queue), ids in by_lane.items():
-            followers.messages += outbox.write(connection, task, queue, ids, now)
+            alone = [i for i in ids if i in suspects]
+            together = [i for i in ids if i not in suspects]
+            followers.messages += outbox.write(connection, task, queue, together, now)
+            for one in alone:
+                followers.messages += outbox.write(connection, task, queue, [one], now)
             for chunk in _chunks(ids):
                 statement = update(DECISIONS).where(DECISIONS.c.id.in_(chunk))
                 connection.execute(statement.values(published_at=now))

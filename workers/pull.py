@@ -88,7 +88,7 @@ class _Pull:
         source, key = self._weights.source, hub_key(self._weights)
         if not isinstance(source, HubSource) or key is None or self._wanted() is not None:
             return
-        promised = hub.sha256(source, self._weights.file)
+        promised = hub.look(source, self._weights.file).sha256
         if promised is not None:
             remember_hub(self._settings.models_dir, key, promised)
 

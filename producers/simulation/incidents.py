@@ -44,7 +44,7 @@ def competing_tasks(world: World, agent: Agent) -> Situation:
         world.tally.client_changes += 1
         competing.append(task)
     candidates = [
-        Candidate(task.part, task.priority, task.days_left(world.tick), task.needed - task.spent)
+        Candidate(task.part, task.priority, task.days_left(world.tick), task.hours_left)
         for task in competing
     ]
     return Situation(
@@ -69,7 +69,7 @@ def rivals(agent: Agent) -> list[Task]:
 def _candidate_words(candidate: Candidate) -> str:
     return (
         f"{candidate.label}: {candidate.priority}, due {due_words(candidate.days)}, "
-        f"{hours_words(candidate.ticks)}"
+        f"{candidate.hours} h"
     )
 
 

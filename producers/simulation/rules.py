@@ -101,17 +101,17 @@ def queue_position(priority: str, days_left: int) -> Position:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A task among which one is to be chosen; ``days`` and ``ticks`` are until due, and left."""
+    """A task among which one is to be chosen; ``days`` until due, ``hours`` of work."""
 
     label: str
     priority: str
     days: int
-    ticks: int
+    hours: int
 
 
 def task_prioritization(candidates: Sequence[Candidate]) -> str:
     """The most urgent task, then the one due first, then the shortest."""
-    return min(candidates, key=lambda c: (_RANKS[c.priority], c.days, c.ticks)).label
+    return min(candidates, key=lambda c: (_RANKS[c.priority], c.days, c.hours)).label
 
 
 def blocker_resolution(wait_hours: float, workaround: bool) -> Unblock:

@@ -75,8 +75,8 @@ def _offered(agent: Agent, task: Task) -> Situation:
         kind="accept_reject",
         values={
             "skill": task.skill,
-            "skills": " and ".join(skills),
-            "room": "is full" if waiting >= FULL_QUEUE else "has room",
+            "skills": ", ".join(skills),
+            "room": "full" if waiting >= FULL_QUEUE else "has room",
         },
         fallback=Reply.REJECT,
         expected=rules.accept_reject(task.skill, skills, waiting),
@@ -103,7 +103,7 @@ def _moving(world: World, agent: Agent, task: Task) -> Situation:
         case TaskStatus.APPROVED:
             fact = f"Release gate: {'open' if gate else 'closed'}"
         case _:
-            fact = f"Open items: {task.open_items or 'none'}"
+            fact = f"Open items: {'some' if task.open_items else 'none'}"
     return Situation(
         kind="task_transition",
         values={"status": task.status, "fact": fact},
@@ -128,7 +128,6 @@ def _unestimated(task: Task) -> Situation:
         kind="time_estimate",
         values={
             "size": task.size,
-            "work": task.name,
             "familiar": "done before" if task.familiar else "never done before",
         },
         fallback=Estimate.FOUR,
@@ -155,10 +154,9 @@ def _what_next(agent: Agent) -> Situation:
         kind="next_action",
         values={
             "state": agent.state,
-            "task": "none" if task is None else task.progress,
-            "blocker": "yes" if blocked else "none",
-            "waiting": "some" if waiting else "none",
-            "questions": "some" if agent.questions else "none",
+            "questions": "open questions" if agent.questions else "no questions",
+            "waiting": "tasks waiting" if waiting else "nothing waiting",
+            "task": "no task" if task is None else f"task {task.progress}",
         },
         fallback=Action.CONTINUE,
         expected=rules.next_action(

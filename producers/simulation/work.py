@@ -145,6 +145,11 @@ class Task:
         """Whole working days until it is due; 0 is today, less is late."""
         return (self.due - tick) // TICKS_PER_DAY
 
+    @property
+    def hours_left(self) -> int:
+        """Hours of work left, a part of one counted as whole."""
+        return -((self.spent - self.needed) // TICKS_PER_HOUR)
+
     def due_in_quarter_days(self, tick: int) -> int:
         """Quarters of a working day until it is due, rounded down."""
         return (self.due - tick) * 4 // TICKS_PER_DAY

@@ -185,7 +185,7 @@ def uptier(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProce
 
 def test_decide_prints_answer_routing_verdict_and_attempts(tmp_path: Path) -> None:
     done = uptier(
-        "decide", "--kind", "question", "--prompt", "this is hard", "--choices", "A,B,C",
+        "decide", "--kind", "question", "--prompt", "this is hard", "--choices", "A,B",
         "--profile", str(PROFILE), data=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -48,10 +48,10 @@ def answers(data: Path) -> list[tuple[str, str, str]]:
 @pytest.mark.usefixtures("smollm2")
 @pytest.mark.timeout(400)
 def test_a_small_day_settles_every_decision_and_repeats_itself(tmp_path: Path) -> None:
-    reports = [simulate(tmp_path / name, "--agents", "4", "--seed", "7") for name in "ab"]
+    reports = [simulate(tmp_path / name, "--agents", "2", "--seed", "7") for name in "ab"]
     first, second = reports
     assert first.keys() >= KEYS
-    assert first["decisions"]["total"] >= 4 * 32
+    assert first["decisions"]["total"] >= 2 * 32
     assert (first["unsettled"], first["empty"]) == (0, 0)
     assert first["escalated"] >= 1
     assert "local_quality" in first["decisions"]["by_tier"]
@@ -64,9 +64,9 @@ def test_a_small_day_settles_every_decision_and_repeats_itself(tmp_path: Path) -
 @pytest.mark.usefixtures("smollm2")
 @pytest.mark.timeout(400)
 def test_an_interrupted_day_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    whole = simulate(tmp_path / "whole", "--agents", "3", "--seed", "5")
+    whole = simulate(tmp_path / "whole", "--agents", "2", "--seed", "5")
     process = subprocess.Popen(
-        [*COMMAND, "--agents", "3", "--seed", "5"], stdout=subprocess.DEVNULL,
+        [*COMMAND, "--agents", "2", "--seed", "5"], stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, env=environment(tmp_path / "cut"), stdin=subprocess.DEVNULL,
     )  # fmt: skip
     ledger = tmp_path / "cut" / "ledger.db"

