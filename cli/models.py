@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -136,7 +137,7 @@ def _row(info: ModelInfo) -> tuple[str, ...]:
 
 def _print(table: Table) -> None:
     """Whole, also where the terminal is narrow: a path cut short is of no use."""
-    out.print(table, width=WIDE, crop=False, no_wrap=True)
+    Console(width=WIDE, highlight=False).print(table)
 
 
 @contextmanager

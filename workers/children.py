@@ -53,12 +53,16 @@ class ProcessRecord(BaseModel):
     def alive(self) -> bool:
         """Whether this very process still runs; its id given to another one does not count."""
         try:
+            return self.lingers() and psutil.Process(self.pid).cmdline() == list(self.command)
+        except psutil.Error:
+            return False
+
+    def lingers(self) -> bool:
+        """Whether it is still there at all; one that is exiting has lost its command already."""
+        try:
             process = psutil.Process(self.pid)
-            return (
-                process.status() != psutil.STATUS_ZOMBIE
-                and abs(process.create_time() - self.created) < SAME_START_S
-                and process.cmdline() == list(self.command)
-            )
+            same_start = abs(process.create_time() - self.created) < SAME_START_S
+            return same_start and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
 

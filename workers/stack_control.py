@@ -173,7 +173,7 @@ def _acquire(lock: StackLock, patience_s: float) -> bool:
 def _wait_end(state: StackState | None, patience_s: float) -> None:
     # It has given everything back; whatever it still does, such as a report, it may finish.
     deadline = time.monotonic() + patience_s
-    while state is not None and state.owner.alive() and time.monotonic() < deadline:
+    while state is not None and state.owner.lingers() and time.monotonic() < deadline:
         time.sleep(POLL_S)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -100,16 +100,16 @@ def read_state(path: Path, kind: type[S]) -> S:
 def write_state(path: Path, state: Strict) -> None:
     """Replaces a state file at once; a reader sees the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not a file of mkstemp, which no other user of a shared directory could read.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8") as file:
             file.write(state.model_dump_json(indent=1))
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        os.replace(temporary, path)
     except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
+        temporary.unlink(missing_ok=True)
         raise
 
 
