@@ -111,6 +111,7 @@ class Client:
                 on_settled(found)
             open_ids = set(ids) - done.keys()
             if not open_ids:
+                self._notices.forget(done)
                 return [done[i] for i in ids]
             self._give_up(deadline, len(open_ids))
             announced = self._notices.wait(open_ids, max(0.0, next_poll - time.monotonic()))

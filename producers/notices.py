@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
@@ -42,6 +43,11 @@ class Notices:
             found = self._announced & ids
             self._announced -= found
             return found
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Drop what was announced of ``ids``: their waiter has found them by itself."""
+        with self._news:
+            self._announced.difference_update(ids)
 
     def close(self) -> None:
         """Stop listening."""

@@ -74,7 +74,7 @@ def quantize(source: Path, target: Path, format_name: str, threads: int) -> None
         str(source).encode(), str(target).encode(), ctypes.byref(params)
     )
     if status != 0:
-        raise MeasureError(f"llama.cpp could not convert {source.name} to {format_name}")
+        raise _failed(f"llama.cpp could not convert {source.name} to {format_name}")
 
 
 def measure(path: Path, threads: int) -> Measurement:
@@ -106,17 +106,30 @@ def supports_gpu() -> bool:
 
 
 _keep: list[Any] = []  # llama.cpp holds a bare pointer to the callback
+_said: list[str] = []  # its errors, which it prints and does not return
+ERROR_LEVEL = 4  # GGML_LOG_LEVEL_ERROR
+FIRST_ERRORS = 20
+
+
+def _note(level: int, text: bytes, data: object) -> None:
+    if level == ERROR_LEVEL and len(_said) < FIRST_ERRORS:
+        _said.append(text.decode(errors="replace").strip())
 
 
 def _silent() -> Any:
     """The bindings, untyped because their types differ between releases, with logging off."""
     import llama_cpp
 
-    callback = llama_cpp.llama_log_callback(lambda level, text, data: None)
+    callback = llama_cpp.llama_log_callback(_note)
     _keep.append(callback)
     llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     return llama_cpp
+
+
+def _failed(what: str) -> MeasureError:
+    """An error with llama.cpp's own first word on it."""
+    return MeasureError(f"{what} ({_said[0]})" if _said else what)
 
 
 @contextmanager
@@ -125,7 +138,7 @@ def _loaded(llama_cpp: Any, path: Path, threads: int) -> Iterator[tuple[Any, Any
     params.n_gpu_layers = 0
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
-        raise MeasureError(f"llama.cpp cannot load {path.name}")
+        raise _failed(f"llama.cpp cannot load {path.name}")
     try:
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx = CONTEXT_TOKENS
@@ -135,7 +148,7 @@ def _loaded(llama_cpp: Any, path: Path, threads: int) -> Iterator[tuple[Any, Any
         settings.n_threads = settings.n_threads_batch = threads
         context = llama_cpp.llama_init_from_model(model, settings)
         if not context:
-            raise MeasureError(f"llama.cpp cannot make a context for {path.name}")
+            raise _failed(f"llama.cpp cannot make a context for {path.name}")
         try:
             yield model, context
         finally:
@@ -233,4 +246,4 @@ class _Runner:
         finally:
             self._lib.llama_batch_free(batch)
         if status != 0:
-            raise MeasureError(f"llama.cpp could not run a forward pass (status {status})")
+            raise _failed(f"llama.cpp could not run a forward pass, status {status}")

