@@ -198,7 +198,8 @@ def _served(settings: Settings, name: str) -> tuple[str, Path, str | None]:
     choice = remembered(settings.models_dir, name, sha256)
     if choice is None:
         return sha256, original_path(settings, name), None
-    if choice.file is None:
+    # A format that the catalog has since dropped is not served, though it was chosen once.
+    if choice.file is None or choice.format not in weights_of(settings, name).formats:
         return sha256, original_path(settings, name), ORIGINAL
     path = settings.models_dir / PREPARED / choice.file
     try:

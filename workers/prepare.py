@@ -39,6 +39,7 @@ from workers.verified import sha256_of
 STEP_LIMIT_S = 240.0  # for one conversion or one measurement; a slower format is passed over
 FULL_PRECISION = frozenset({"F32", "F16", "BF16"})
 FULL_PRECISION_LIMIT = 1.0e9  # parameters; above, two bytes each cost more than they gain
+FORMAT = r"[A-Z0-9_]{1,16}"
 QUIET = 0.9  # least share of the cores' time for a measurement to be trusted
 
 
@@ -113,7 +114,7 @@ def _format_names(settings: Settings, name: str) -> tuple[str, ...]:
     """The catalog's formats, which become parts of file names."""
     formats = weights_of(settings, name).formats
     for given in formats:
-        if not re.fullmatch(r"[A-Z0-9_]{1,16}", given):
+        if not re.fullmatch(FORMAT, given):
             raise ConfigurationError(
                 f"models.{name}.weights.formats: {given!r} is no format of llama.cpp: write one "
                 "such as BF16 or Q8_0"
@@ -190,6 +191,8 @@ class _Preparation:
 
     def _choose(self) -> Choice:
         model = self._settings.catalog.models[self._name]
+        if not self._formats:
+            return self._remember(Choice(reason="the catalog names no formats to measure"))
         try:
             if model.gpu_layers != 0 and self._tools.supports_gpu():
                 reason = "llama.cpp runs this model on a GPU, as it comes"
@@ -211,11 +214,12 @@ class _Preparation:
 
     def _remember(self, choice: Choice) -> Choice:
         remember(self._settings.models_dir, self._name, self._sha256, choice)
-        # Files that no machine chose; others may share this directory.
+        # What no machine chose; others may share this directory.
         used = files_in_use(self._settings.models_dir)
-        for name in self._formats:
-            if self._path(name).name not in used:
-                self._path(name).unlink(missing_ok=True)
+        own = re.compile(re.escape(self._name) + rf"\.{FORMAT}\.gguf")
+        for path in self._directory.iterdir():
+            if own.fullmatch(path.name) and path.name not in used:
+                path.unlink(missing_ok=True)
         return choice
 
     def _try(self, name: str, original: Measurement, step: int) -> Candidate:

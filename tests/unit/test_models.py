@@ -634,6 +634,20 @@ def test_formats_are_measured_anew_when_asked_or_when_the_catalog_has_others(
     assert (found.measured, found.choice.format) == (True, "BF16")
 
 
+def test_a_format_that_the_catalog_drops_is_neither_served_nor_kept(
+    placed: Settings, profile: Any
+) -> None:
+    tools = FakeTools(measured(400, 200), BF16=measured(1600, 800), Q8_0=measured(800, 400))
+    tools.run(placed)
+    path = weights_path(placed, "toy")
+    none = profile(formats=())
+    assert model_fingerprint(none, "toy") == f"{SHA}:original"
+    tools.converted.clear()
+    assert tools.run(none).choice.format == ORIGINAL
+    assert tools.converted == []
+    assert not path.exists()
+
+
 def test_a_choice_of_another_machine_is_not_taken_over(
     placed: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
