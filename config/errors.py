@@ -39,8 +39,10 @@ class BackendError(UptierError):
     """A model could not answer.
 
     ``retryable`` says whether the same lane may be tried again; ``retry_after_s`` is the
-    provider's own wish in seconds, where it gave one; ``unknown_charge_micros`` is the estimated
-    cost of a paid call of which nobody knows whether it was served.
+    provider's own wish in seconds, where it gave one; ``unknown_charge_micros`` is the most that
+    a paid call can have cost of which nobody knows whether it was served. ``outage`` says that the
+    failure speaks against the provider as a whole, not against this one request; ``quota`` that
+    the account has run out of money or of its allowance.
     """
 
     def __init__(
@@ -50,8 +52,12 @@ class BackendError(UptierError):
         retryable: bool = True,
         retry_after_s: float | None = None,
         unknown_charge_micros: int | None = None,
+        outage: bool = False,
+        quota: bool = False,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.unknown_charge_micros = unknown_charge_micros
+        self.outage = outage
+        self.quota = quota

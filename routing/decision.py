@@ -12,6 +12,7 @@ from config.errors import InputError
 from config.load import one_line
 
 MAX_PROMPT_CHARS = 200_000
+MAX_ANSWER_CHARS = 200_000
 MAX_LABELS = 200
 MAX_KEY_CHARS = 200
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from config.catalog import BackendName, Model, Price, Provider, Sampling
-from routing.decision import ChoiceOutput, JsonOutput, Output, TextOutput
+from routing.decision import MAX_ANSWER_CHARS, ChoiceOutput, JsonOutput, Output, TextOutput
 from tests.standin import MessagesStandin, Reply, fault, message
 from workers.backends.anthropic import AnthropicBackend
 from workers.backends.base import Completion, Request
+from workers.backends.bounds import most_cost
 
 MODEL = Model(
     backend=BackendName.ANTHROPIC,
@@ -27,7 +29,7 @@ def backend(
     monkeypatch: pytest.MonkeyPatch, script: Callable[[int, Reply], Reply]
 ) -> Iterator[tuple[AnthropicBackend, MessagesStandin]]:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
-    with MessagesStandin(script) as standin:
+    with MessagesStandin(script, price=MODEL.price) as standin:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", standin.url)
         provider = Provider(backend=BackendName.ANTHROPIC)
         opened = AnthropicBackend("claude", MODEL, provider, slots=4)
@@ -52,6 +54,8 @@ def test_an_answer_brings_its_tokens_and_its_cost(monkeypatch: pytest.MonkeyPatc
     assert (completion.raw, completion.tokens_in, completion.tokens_out) == ("YIELD", 1000, 10)
     # 1000 * 0.25 + 10 * 1.25 = 262.5 micro-dollars, half a one rounded up.
     assert completion.cost_micros == 263
+    assert [bill.micros for bill in standin.bills] == [263]
+    assert standin.bills[0].prompt.startswith("Who yields?")
     sent = standin.requests[0]["body"]
     assert sent["model"] == "claude-test"
     assert "YIELD, INSIST" in sent["messages"][0]["content"]
@@ -107,17 +111,18 @@ def test_a_call_that_times_out_may_have_been_billed(monkeypatch: pytest.MonkeyPa
     with backend(monkeypatch, lambda n, b: message("late") | {"hang_s": 3}) as (opened, standin):
         error = ask(opened, TextOutput()).error
     assert error is not None
-    assert error.unknown_charge_micros is not None
-    assert error.unknown_charge_micros > 60 * 1.25
-    assert len(standin.requests) == 1
+    assert error.outage
+    assert error.unknown_charge_micros == opened.most_micros(request(TextOutput()))
+    assert [bill.micros for bill in standin.bills] <= [error.unknown_charge_micros]
+    assert len(standin.requests) == standin.billed == 1
 
 
 def test_a_service_that_is_not_there_has_billed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with backend(monkeypatch, lambda n, b: message("x")) as (opened, standin):
-        standin.__exit__()
+        standin.stop()
         error = ask(opened, TextOutput()).error
-        standin.__exit__ = lambda *_: None  # type: ignore[method-assign]
     assert error is not None
+    assert error.outage
     assert error.unknown_charge_micros is None
 
 
@@ -132,3 +137,75 @@ def test_one_failing_request_leaves_its_neighbours_alone(monkeypatch: pytest.Mon
         done = {c.id: c for c in opened.answer(requests)}
     assert [i for i, c in sorted(done.items()) if c.error] == ["3"]
     assert len(done) == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        (402, "billing_error", "payment required"),
+        (429, "insufficient_quota", ""),
+        (429, "rate_limit_error", "You exceeded your current quota, please check your plan"),
+        (400, "invalid_request_error", "Your credit balance is too low to access the API."),
+        (400, "invalid_request_error", "You have reached your specified API usage limits."),
+        (403, "permission_error", "Go to Plans & Billing to upgrade"),
+    ],
+)
+def test_an_account_without_money_is_an_outage_and_not_worth_a_retry(
+    monkeypatch: pytest.MonkeyPatch, status: int, kind: str, said: str
+) -> None:
+    with backend(monkeypatch, lambda n, b: fault(status, kind, said)) as (opened, _):
+        error = ask(opened, TextOutput()).error
+    assert error is not None
+    assert (error.quota, error.outage, error.retryable) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "outage"),
+    [
+        (500, "", True),
+        (503, "", True),
+        (529, "", True),
+        (401, "", True),
+        (403, "", True),
+        (429, "Number of request tokens has exceeded your per-minute rate limit", False),
+        (400, "tools.0.input_schema.properties.quota: Input should be an object", False),
+        (400, "'billing' is a required property", False),
+        (404, "", False),
+        (413, "", False),
+        (422, "", False),
+    ],
+)
+def test_only_what_any_request_would_meet_speaks_against_the_provider(
+    monkeypatch: pytest.MonkeyPatch, status: int, said: str, outage: bool
+) -> None:
+    with backend(monkeypatch, lambda n, b: fault(status, "some_error", said)) as (opened, _):
+        error = ask(opened, TextOutput()).error
+    assert error is not None
+    assert (error.outage, error.quota) == (outage, False)
+
+
+def test_no_answer_can_cost_more_than_what_was_reserved_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    schema = {"type": "object", "properties": {"größe": {"type": "number"}}}
+    outputs = (ChoiceOutput(labels=("JA", "NEIN")), TextOutput(), JsonOutput(json_schema=schema))
+    with backend(monkeypatch, lambda n, b: message("x")) as (opened, _):
+        text, asked = "你好" * 50, request
+        for output in outputs:
+            most = opened.most_micros(replace(asked(output), prompt=text))
+            tokens_in = len("You settle conflicts.") + len(text.encode()) + 600
+            tokens_out = 30 if isinstance(output, ChoiceOutput) else 60
+            assert most >= MODEL.price.micros(tokens_in, tokens_out)
+        plain = opened.most_micros(asked(TextOutput()))
+        assert opened.most_micros(asked(outputs[2])) > plain
+
+
+def test_the_dearest_way_to_read_a_token_is_reserved_for() -> None:
+    written = Price(input="1", output="2", cached_input="0.1", cache_write="1.25")
+    assert most_cost(written, ("four",), 10) == round(604 * 1.25 + 20)
+
+
+def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    with backend(monkeypatch, lambda n, b: message("x" * 300_000)) as (opened, _):
+        completion = ask(opened, TextOutput())
+    assert (len(completion.raw), completion.truncated) == (MAX_ANSWER_CHARS, True)

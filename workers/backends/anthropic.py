@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,12 +16,17 @@ from config.catalog import Model, Provider
 from config.errors import BackendError, ConfigurationError
 from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Capabilities, Completion, Request
+from workers.backends.bounds import most_cost
 
 ANSWER_TOOL = "answer"
-CHARS_PER_TOKEN = 3
-"""Few, so that an estimate is rather too high."""
 CHOICE_TOKENS = 30
 AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+REFUSALS = frozenset({401, 402, 403, 408})
+"""Statuses below 500 that the provider would give to any request."""
+QUOTA = re.compile(
+    r"insufficient.quota|credit balance|usage limit|(?<![.'\"`\w])(billing|quota)", re.IGNORECASE
+)
+"""Not where a fault quotes a field of the request, such as ``properties.quota``."""
 
 
 class AnthropicBackend:
@@ -48,6 +53,13 @@ class AnthropicBackend:
         for done in as_completed(waiting):
             yield done.result()
 
+    def most_micros(self, request: Request) -> int:
+        """The most that a call can cost, in micro-dollars."""
+        texts = [request.system, _question(request)]
+        if isinstance(request.output, JsonOutput):
+            texts.append(json.dumps(request.output.json_schema))
+        return most_cost(self._model.price, tuple(texts), _bound(request))
+
     def close(self) -> None:
         """End the connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -60,12 +72,13 @@ class AnthropicBackend:
         except anthropic.APITimeoutError:
             error = BackendError(
                 f"no answer within {self._model.timeout_s:g} s",
-                unknown_charge_micros=self._estimate(request),
+                unknown_charge_micros=self.most_micros(request),
+                outage=True,
             )
         except anthropic.APIStatusError as status:
             error = _status_error(status)
         except anthropic.APIConnectionError as broken:
-            error = _connection_error(broken, self._estimate(request))
+            error = _connection_error(broken, self.most_micros(request))
         else:
             return self._completion(request, message, time.monotonic() - start)
         return Completion(id=request.id, error=error, inference_s=time.monotonic() - start)
@@ -108,11 +121,6 @@ class AnthropicBackend:
             truncated=message.stop_reason == "max_tokens",
         )
 
-    def _estimate(self, request: Request) -> int:
-        chars = len(request.system) + len(_question(request))
-        tokens = math.ceil(chars / CHARS_PER_TOKEN)
-        return self._model.price.micros(tokens, _bound(request))
-
 
 def _base_url(provider: Provider | None) -> str | None:
     if provider is None:
@@ -149,19 +157,24 @@ def _status_error(error: anthropic.APIStatusError) -> BackendError:
         retry_after = float(wish) if wish is not None else None
     except ValueError:
         retry_after = None
+    status = error.status_code
+    quota = status == 402 or (status in (400, 403, 429) and QUOTA.search(str(error)) is not None)
     return BackendError(
-        f"HTTP {error.status_code}: {_first_line(error)}",
-        retryable=error.status_code in AGAIN,
+        f"HTTP {status}: {_first_line(error)}",
+        retryable=status in AGAIN and not quota,
         retry_after_s=retry_after,
+        outage=quota or status in REFUSALS or status >= 500,
+        quota=quota,
     )
 
 
-def _connection_error(error: anthropic.APIConnectionError, estimate: int) -> BackendError:
+def _connection_error(error: anthropic.APIConnectionError, most: int) -> BackendError:
     # A connection that was never made cannot have been billed; one that broke may have been.
     never_made = "Connect" in type(error.__cause__).__name__
     return BackendError(
         f"connection failed: {error.__cause__ or error}",
-        unknown_charge_micros=None if never_made else estimate,
+        unknown_charge_micros=None if never_made else most,
+        outage=True,
     )
 
 

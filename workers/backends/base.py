@@ -8,7 +8,7 @@ from typing import Protocol
 
 from config.catalog import Sampling
 from config.errors import BackendError
-from routing.decision import Output
+from routing.decision import MAX_ANSWER_CHARS, Output
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Request:
 class Completion:
     """What a model said to a request, or why it could not.
 
-    ``raw`` is the text as it came. For a choice, ``label`` is the best one and ``probabilities``
-    has one value a label, in the order of the output's labels, summing to 1 over the closed set,
-    with ``mass`` the share of the model's whole probability that the set holds; backends
-    without log-probabilities leave both ``None``. Times are in seconds, prices in
-    micro-dollars; ``tokens_in`` includes ``tokens_cached``.
+    ``raw`` is the text as it came, at most ``MAX_ANSWER_CHARS`` of it. For a choice, ``label`` is
+    the best one and ``probabilities`` has one value a label, in the order of the output's labels,
+    summing to 1 over the closed set, with ``mass`` the share of the model's whole probability
+    that the set holds; backends without log-probabilities leave both ``None``. Times are in
+    seconds, prices in micro-dollars; ``tokens_in`` includes ``tokens_cached``.
     """
 
     id: str
@@ -47,6 +47,12 @@ class Completion:
     cost_micros: int = 0
     truncated: bool = False
     error: BackendError | None = None
+
+    def __post_init__(self) -> None:
+        """Shorten a text that is longer than the ledger should take."""
+        if len(self.raw) > MAX_ANSWER_CHARS:
+            object.__setattr__(self, "raw", self.raw[:MAX_ANSWER_CHARS])
+            object.__setattr__(self, "truncated", True)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,10 @@ class Backend(Protocol):
         A request that fails alone yields a completion with ``error`` set; whatever is raised
         fails all requests that have no completion yet.
         """
+        ...
+
+    def most_micros(self, request: Request) -> int:
+        """The most that a call with this request can cost, in whole micro-dollars; 0 if free."""
         ...
 
     def close(self) -> None:

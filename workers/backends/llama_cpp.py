@@ -66,6 +66,10 @@ class LlamaBackend:
                 self._reset_if_full(error)
                 yield Completion(id=request.id, error=error, inference_s=time.monotonic() - start)
 
+    def most_micros(self, request: Request) -> int:
+        """Nothing: the machine is one's own."""
+        return 0
+
     def close(self) -> None:
         """Free the model."""
         self._context.close()

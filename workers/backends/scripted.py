@@ -16,6 +16,7 @@ from config.errors import BackendError
 from config.load import validated
 from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Capabilities, Completion, Request
+from workers.backends.bounds import most_cost
 
 
 class Line(Strict):
@@ -59,6 +60,13 @@ class ScriptedBackend:
         for request in requests:
             yield self._play(request)
 
+    def most_micros(self, request: Request) -> int:
+        """By the model's price, as a provider's call would be reckoned, in micro-dollars."""
+        texts = [request.system, request.prompt]
+        if isinstance(request.output, JsonOutput):
+            texts.append(json.dumps(request.output.json_schema))
+        return most_cost(self._model.price, tuple(texts), request.sampling.max_tokens)
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -99,7 +107,7 @@ class ScriptedBackend:
             raw = line.answer or json.dumps(sample(output.json_schema))
         else:
             raw = line.answer or f"Noted, and done as asked ({request.seed})."
-        tokens_out = len(raw) // 4 + 1
+        tokens_out = min(len(raw) // 4 + 1, request.sampling.max_tokens)
         return Completion(
             id=request.id,
             raw=raw,
