@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,8 @@ PROFILES = HERE / "profiles"
 KINDS = HERE / "kinds"
 JOINED = frozenset({"routing.rules", "routing.raises"})
 """Lists to which every file adds: includes in their order, the profile last."""
+Lookup = Callable[[str], str | None]
+"""Gives the key of a name, or ``None`` where there is none."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def without_absent_lanes(
-    catalog: Catalog, environ: Mapping[str, str] | None = None
+    catalog: Catalog, lookup: Lookup = os.environ.get
 ) -> tuple[Catalog, tuple[AbsentLane, ...]]:
-    """The catalog less the lanes whose provider has no key here or whose model is disabled."""
-    env = os.environ if environ is None else environ
+    """The catalog less the lanes whose provider has no key here or whose model is disabled.
+
+    Raises:
+        ConfigurationError: no lane is left.
+    """
     absent = []
     for name, lane in catalog.lanes.items():
-        reason = _absence(catalog, lane.model, env)
+        reason = _absence(catalog, lane.model, lookup)
         if reason is not None:
             absent.append(AbsentLane(lane=name, tier=lane.tier, reason=reason))
     if len(absent) == len(catalog.lanes):
@@ -112,12 +117,12 @@ def without_absent_lanes(
     return catalog.model_copy(update={"lanes": lanes}), tuple(absent)
 
 
-def _absence(catalog: Catalog, model_name: str, environ: Mapping[str, str]) -> str | None:
+def _absence(catalog: Catalog, model_name: str, lookup: Lookup) -> str | None:
     model = catalog.models[model_name]
     if not model.enabled:
         return f"model {model_name} is disabled in profile {catalog.profile}"
     provider = catalog.providers.get(model.provider) if model.provider else None
-    if provider and provider.api_key_env and not environ.get(provider.api_key_env):
+    if provider and provider.api_key_env and not lookup(provider.api_key_env):
         return f"{provider.api_key_env} is not set"
     return None
 

@@ -20,6 +20,7 @@ from pydantic_settings import (
 
 from config.catalog import Catalog
 from config.errors import ConfigurationError
+from config.keys import find_key
 from config.load import AbsentLane, load_catalog, one_line, without_absent_lanes
 
 BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps", "memory")
@@ -34,6 +35,8 @@ class Settings(BaseSettings):
     profile: str = "laptop"
     data_dir: Path = Field(default_factory=lambda: user_data_path("uptier"))
     models_dir: Path = Field(default_factory=lambda: user_cache_path("uptier") / "models")
+    keys_file: Path | None = None
+    """Where keys of providers stand that are not in the environment; see config/keys.py."""
     broker_url: str | None = None
     """Absent: the embedded Valkey."""
     broker_port: int | None = Field(default=None, ge=1, le=65535)
@@ -49,10 +52,10 @@ class Settings(BaseSettings):
     leader_lease_s: float = Field(default=10, gt=0)
     start_timeout_s: float = Field(default=120, gt=0)
 
-    @field_validator("data_dir", "models_dir")
+    @field_validator("data_dir", "models_dir", "keys_file")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @field_validator("broker_url")
     @classmethod
@@ -90,7 +93,9 @@ class Settings(BaseSettings):
 
     @cached_property
     def _usable(self) -> tuple[Catalog, tuple[AbsentLane, ...]]:
-        return without_absent_lanes(load_catalog(self.profile))
+        return without_absent_lanes(
+            load_catalog(self.profile), lambda name: find_key(name, self.keys_file)
+        )
 
     @property
     def ledger_url(self) -> str:

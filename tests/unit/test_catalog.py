@@ -62,13 +62,13 @@ def profile(request: pytest.FixtureRequest) -> Catalog:
 
 def test_every_profile_loads_and_plans_all_of_its_kinds(profile: Catalog) -> None:
     for environ in ({}, KEYS):
-        usable, absent = without_absent_lanes(profile, environ)
+        usable, absent = without_absent_lanes(profile, environ.get)
         for kind in [*profile.kinds, "never_heard_of"]:
             assert plan(decision(kind), usable, absent).hops
 
 
 def test_every_profile_keeps_private_decisions_on_the_machine(profile: Catalog) -> None:
-    usable, absent = without_absent_lanes(profile, KEYS)
+    usable, absent = without_absent_lanes(profile, KEYS.get)
     for kind in profile.kinds:
         lanes = plan(decision(kind, privacy=Privacy.MAXIMUM), usable, absent).lanes
         assert all(usable.is_local(usable.lanes[lane].model) for lane in lanes)
@@ -122,18 +122,18 @@ def test_the_gpu_profile_holds_all_models_of_the_scenario_at_q4_k_m() -> None:
 
 def test_the_larger_gpu_model_is_climbed_only_where_it_is_enabled() -> None:
     gpu = load_catalog("gpu")
-    usable, absent = without_absent_lanes(gpu, KEYS)
+    usable, absent = without_absent_lanes(gpu, KEYS.get)
     assert plan(decision("next_action"), usable, absent).lanes == ("tier1", "tier2", "tier3")
     larger = gpu.models["qwen2.5-14b"].model_copy(update={"enabled": True})
     whole = gpu.model_copy(update={"models": {**gpu.models, "qwen2.5-14b": larger}})
-    usable, absent = without_absent_lanes(whole, KEYS)
+    usable, absent = without_absent_lanes(whole, KEYS.get)
     assert plan(decision("next_action"), usable, absent).lanes == (
         "tier1", "tier2", "tier2.plus", "tier3",
     )  # fmt: skip
 
 
 def swarm_plan(kind: str, **values: object) -> tuple[str, ...]:
-    usable, absent = without_absent_lanes(load_catalog("swarm"), KEYS)
+    usable, absent = without_absent_lanes(load_catalog("swarm"), KEYS.get)
     return plan(decision(kind, **values), usable, absent).lanes
 
 
@@ -166,7 +166,7 @@ def test_the_swarms_overrides_are_heeded() -> None:
 
 
 def test_zeus_asks_its_math_specialist_then_the_orchestrator() -> None:
-    usable, absent = without_absent_lanes(load_catalog("zeus"), {})
+    usable, absent = without_absent_lanes(load_catalog("zeus"), {}.get)
     assert plan(decision("residue_analysis"), usable, absent).lanes == ("tier2.math", "tier2")
     assert plan(decision("orchestration"), usable, absent).lanes == ("tier2",)
 
@@ -235,7 +235,7 @@ def test_a_profile_without_any_usable_lane_says_what_each_lane_lacks(tmp_path: P
     text = PROFILE.replace('backend = "scripted"', 'backend = "scripted"\nenabled = false')
     shop = load_catalog(written(tmp_path, text))
     with pytest.raises(ConfigurationError, match="no usable lane: tier1: model small is disabled"):
-        without_absent_lanes(shop, {})
+        without_absent_lanes(shop, {}.get)
 
 
 # Merging
@@ -269,7 +269,7 @@ def test_the_rules_of_all_included_kinds_are_in_force() -> None:
 
 
 def test_a_decision_of_the_scenario_is_planned_with_its_reason() -> None:
-    usable, absent = without_absent_lanes(load_catalog("laptop"), {})
+    usable, absent = without_absent_lanes(load_catalog("laptop"), {}.get)
     asked = Decision(
         kind="next_action",
         prompt="Task done.",

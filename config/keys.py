@@ -1,0 +1,97 @@
+"""Keys of providers: from the environment, or from a file that only its owner can read."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from config.errors import ConfigurationError
+
+MOST_BYTES = 64 << 10
+"""No file of keys is longer; what is was named by mistake."""
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def find_key(
+    name: str, keys_file: Path | None, environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """The key of that name from the environment, else from the file; ``None`` if in neither.
+
+    The file is read anew each time and its keys never enter the environment, so that no child
+    process inherits them.
+
+    Raises:
+        ConfigurationError: the file is missing, malformed, or open to other users.
+    """
+    found = environ.get(name, "").strip()
+    if found or keys_file is None:
+        return found or None
+    return read_keys(keys_file).get(name) or None
+
+
+def read_keys(path: Path) -> dict[str, str]:
+    """The keys of a file of lines ``NAME=value``; empty lines and ``#`` comments are skipped.
+
+    Raises:
+        ConfigurationError: as for :func:`find_key`; the message never shows a line of the file.
+    """
+    keys = {}
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"UPTIER_KEYS_FILE {path}: line {number} is not NAME=value; correct it"
+            )
+        keys[name] = value
+    return keys
+
+
+def _text(path: Path) -> str:
+    try:
+        # Without O_NONBLOCK a named pipe would keep us waiting for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationError(
+            f"UPTIER_KEYS_FILE {path} cannot be read ({error.strerror}): correct the path, or run "
+            f"`chmod 600 {path}` as its owner"
+        ) from None
+    try:
+        # The open file is looked at, for the name may point to another one a moment later.
+        _check(path, os.fstat(descriptor))
+        data = os.read(descriptor, MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > MOST_BYTES:
+        raise ConfigurationError(
+            f"UPTIER_KEYS_FILE {path} has more than {MOST_BYTES} bytes: name a file of keys"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"UPTIER_KEYS_FILE {path} is not UTF-8 text: write it as lines NAME=value"
+        ) from None
+
+
+def _check(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(
+            f"UPTIER_KEYS_FILE {path} is not a regular file: name a file of lines NAME=value"
+        )
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f"UPTIER_KEYS_FILE {path} belongs to user {found.st_uid}: keep the keys in a file of "
+            f"your own, with `chmod 600 {path}`"
+        )
+    if found.st_mode & OTHERS:
+        raise ConfigurationError(
+            f"UPTIER_KEYS_FILE {path} has mode {stat.S_IMODE(found.st_mode):03o}, so others may "
+            f"read it: run `chmod 600 {path}`"
+        )
