@@ -39,14 +39,16 @@ def session(
     config: dict[str, Any] | None = None,
     run: RunInfo | None = None,
     cache: CacheScope | None = None,
+    own_workers: bool = False,
 ) -> Iterator[Session]:
     """Everything started, and stopped again if nobody had started it before.
 
-    A ``run`` that is given is gone on with; else a new one is written.
+    A ``run`` that is given is gone on with; else a new one is written. ``own_workers`` starts
+    workers also where the operator runs the broker.
     """
     settings.catalog  # noqa: B018 - a broken profile must show before anything is started
     migrate(settings)
-    with running_stack(settings, progress=say) as endpoint:
+    with running_stack(settings, progress=say, own_workers=own_workers) as endpoint:
         if settings.broker_url is not None:
             check_broker(make_app(endpoint.broker_url, settings.catalog.lanes, settings.key_prefix))
         engine = open_ledger(settings)

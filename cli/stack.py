@@ -1,4 +1,4 @@
-"""``uptier up``, ``down`` and ``status``: the embedded stack."""
+"""``uptier up``, ``down`` and ``status``: the stack of this machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def up(
         bool, typer.Option("--foreground", help="Stay attached until Ctrl-C or SIGTERM.")
     ] = False,
 ) -> None:
-    """Start broker, ledger and workers, and leave them running."""
+    """Start broker and workers, or workers alone for the broker that is set; leave them running."""
     settings = load_settings(profile=profile, data_dir=data_dir)
     if foreground:
         logging.basicConfig(
@@ -103,7 +103,7 @@ def _show_status(found: StackStatus) -> None:
         ("decisions", ", ".join(f"{name} {n}" for name, n in decisions.items()) or "none"),
     ]
     if found.condition is Condition.EXTERNAL:
-        rows.append(("workers", "run by `uptier worker`"))
+        rows.append(("workers", "none of this machine; `uptier up` starts some"))
     rows += [("absent", f"{absent.lane}: {absent.reason}") for absent in found.absent_lanes]
     rows += [("problem", text) for text in (found.failure, found.ledger_problem) if text]
     for name, value in rows:

@@ -112,6 +112,15 @@ def _unavailable(uri: str, error: BaseException) -> BrokerUnavailable:
     )
 
 
+def shown(broker_url: str) -> str:
+    """A broker's URL without its password."""
+    parts = urlsplit(broker_url)
+    host = parts.hostname or ""
+    place = f"{host}:{parts.port}" if parts.port is not None else host
+    user = f"{parts.username}@" if parts.username else ""
+    return parts._replace(netloc=user + place).geturl()
+
+
 class Announced(Protocol):
     """A message of the outbox, as far as sending it goes."""
 

@@ -23,6 +23,8 @@ from workers.tasks import Office, register
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 5.0
+TOKEN = "UPTIER_WORKER_TOKEN"
+"""Set by a stack for its workers; tells the instances of one worker apart."""
 
 
 def run_worker(settings: Settings, lane: str) -> int:
@@ -43,7 +45,9 @@ def run_worker(settings: Settings, lane: str) -> int:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
     exit_with_parent()
     app = make_app(settings.broker_url, settings.catalog.lanes, settings.key_prefix)
-    check_broker(app)
+    if TOKEN not in os.environ:
+        # A stack has seen to its broker, and one that is away by now is waited for.
+        check_broker(app)
     office = Office(settings, app, lane)
     register(app, office)
     _live(app, settings, lane, office)
@@ -70,7 +74,7 @@ def _options(settings: Settings, lane: str) -> dict[str, Any]:
 
 def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
     """Announce the worker while it lives; a quality worker is a steward beside."""
-    token = os.environ.get("UPTIER_WORKER_TOKEN") or new_id()
+    token = os.environ.get(TOKEN) or new_id()
     life = Life(token, os.environ.get("UPTIER_WORKER_NAME", lane), lane)
     engine = open_ledger(settings)
 

@@ -1,4 +1,4 @@
-"""The embedded stack: broker, ledger and workers around a command that finds no broker set."""
+"""A stack of this machine, started or attached to by a command that asks decisions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from config.errors import ConfigurationError, StackError
+from config.queues import shown
 from config.settings import Settings
 from workers.children import ProcessRecord
 from workers.fleet import Check, Progress
 from workers.interrupts import Interrupts
 from workers.stack_owner import Hooks, Stack
-from workers.stack_state import Phase, StackLock, StackState, prepare_directories, profile_key
+from workers.stack_state import (
+    Phase,
+    StackLock,
+    StackState,
+    prepare_directories,
+    profile_key,
+    serves_broker,
+)
 
 __all__ = ["Endpoint", "Hooks", "Stack", "enter", "running_stack"]
 
@@ -36,24 +44,29 @@ class Endpoint:
 
 @contextmanager
 def running_stack(
-    settings: Settings, *, progress: Progress | None = None, hooks: Hooks | None = None
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    hooks: Hooks | None = None,
+    own_workers: bool = False,
 ) -> Iterator[Endpoint]:
     """A broker with workers behind it, for as long as the ``with`` block lasts.
 
-    With ``broker_url`` set nothing is started: the operator runs broker and workers. Else the
-    stack of the data directory is attached to if another process runs it, or started, and
-    stopped at the end, within 10 s whatever ends the block. Around an own stack SIGTERM and
-    SIGHUP raise ``KeyboardInterrupt`` unless the program has handlers of its own.
+    The stack of the data directory is attached to if another process runs it, or started, and
+    stopped at the end, within 10 s whatever ends the block. With ``broker_url`` set the operator
+    runs the broker, and the workers too, here or elsewhere: nothing is started, unless
+    ``own_workers`` asks for workers of this machine. Around an own stack SIGTERM and SIGHUP raise
+    ``KeyboardInterrupt`` unless the program has handlers of its own.
 
     Raises:
         ConfigurationError: a setting, a profile or the data directory is wrong, or a stack with
-            another profile runs on it.
-        BrokerUnavailable: the embedded broker cannot start.
+            another profile or broker runs on it.
+        BrokerUnavailable: the embedded broker cannot start, or the external one does not answer.
         StackError: a worker died or did not become ready in time.
         KeyboardInterrupt: a signal came while starting; everything is stopped again.
     """
-    if settings.broker_url is not None:
-        yield Endpoint(settings.broker_url, owned=False)
+    if settings.broker_url is not None and not own_workers:
+        yield _beside(settings, settings.broker_url)
         return
     tell = progress or _quiet
     with Interrupts() as interrupts:
@@ -76,7 +89,8 @@ def enter(
     """A stack to be started, or the state of the one that another process runs, once it serves.
 
     Raises:
-        ConfigurationError: another profile's stack runs there, or the directory is unusable.
+        ConfigurationError: a stack of another profile or broker runs there, or the directory is
+            unusable.
         StackError: the stack there has failed, or never becomes ready.
     """
     catalog = settings.catalog  # what is wrong in it is told before anything is touched
@@ -88,7 +102,7 @@ def enter(
         state = StackState.read(settings.stack_dir)
         # The state may still be that of an owner that crashed, or of one that is on its way out.
         if state is not None and not _has_ended(state.phase, state.owner):
-            _require_profile(state, settings)
+            _require_same(state, settings)
             if state.phase is Phase.READY:
                 return _require_working(state)
         check()
@@ -103,6 +117,16 @@ def enter(
     except BaseException:  # a placement that does not fit
         lock.release()
         raise
+
+
+def _beside(settings: Settings, broker_url: str) -> Endpoint:
+    """The operator's broker, with an eye on the workers that this machine may run for it."""
+    state = StackState.read(settings.stack_dir)
+    if state is not None and state.phase is Phase.READY and serves_broker(state, settings):
+        same = state.profile == profile_key(settings.profile)
+        if same and not _has_ended(state.phase, state.owner):
+            return _attached(settings, state)
+    return Endpoint(broker_url, owned=False)
 
 
 def _attached(settings: Settings, state: StackState) -> Endpoint:
@@ -122,13 +146,18 @@ def _has_ended(phase: Phase, owner: ProcessRecord) -> bool:
     return phase is Phase.STOPPING or not owner.alive()
 
 
-def _require_profile(state: StackState, settings: Settings) -> None:
+def _require_same(state: StackState, settings: Settings) -> None:
     wanted = profile_key(settings.profile)
+    mend = "run `uptier down` first, or set UPTIER_DATA_DIR to another directory"
     if state.profile != wanted:
         raise ConfigurationError(
             f"a stack with profile {state.profile!r} runs on {settings.data_dir}, but profile "
-            f"{wanted!r} is asked for: run `uptier down` first, or set UPTIER_DATA_DIR to another "
-            "directory"
+            f"{wanted!r} is asked for: {mend}"
+        )
+    if not serves_broker(state, settings):
+        raise ConfigurationError(
+            f"a stack on broker {shown(state.broker_url)} runs on {settings.data_dir}, but "
+            f"UPTIER_BROKER_URL is {shown(settings.broker_url or '')}: {mend}"
         )
 
 

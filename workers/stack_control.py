@@ -51,7 +51,6 @@ def start_detached(
         StackError: it died or did not become ready in time; names its last line and its log.
         KeyboardInterrupt: a signal came while waiting; the stack is stopped again.
     """
-    require_embedded(settings)
     with Interrupts() as interrupts:
         found = enter(settings, interrupts.check, progress)
         if isinstance(found, StackState):
@@ -78,8 +77,7 @@ def stay_up(
 
     Returns ``False`` at once if another process runs it already.
     """
-    require_embedded(settings)
-    with running_stack(settings, progress=progress, hooks=hooks) as endpoint:
+    with running_stack(settings, progress=progress, hooks=hooks, own_workers=True) as endpoint:
         ready()
         if not endpoint.owned:
             return False
@@ -118,19 +116,6 @@ def stop_detached(settings: Settings, progress: Progress) -> Down:
     )
 
 
-def require_embedded(settings: Settings) -> None:
-    """Refuse to run a stack where the operator runs broker and workers.
-
-    Raises:
-        ConfigurationError: ``broker_url`` is set.
-    """
-    if settings.broker_url is not None:
-        raise ConfigurationError(
-            "broker_url is set, so there is no embedded stack: run `uptier worker LANE` for each "
-            "lane, or unset UPTIER_BROKER_URL"
-        )
-
-
 def _wait_ready(
     settings: Settings, supervisor: Child, check: Check, progress: Progress
 ) -> StackState:
@@ -156,7 +141,7 @@ def _wait_ready(
 
 def _progress_line(state: StackState | None) -> str:
     if state is None or not state.workers:
-        return "starting the broker"
+        return "preparing the broker"
     ready = sum(worker.state is WorkerState.READY for worker in state.workers)
     return f"starting the workers: {ready} of {len(state.workers)} ready"
 

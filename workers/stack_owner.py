@@ -1,4 +1,4 @@
-"""The process that owns a stack: starts broker and workers, watches them, ends them."""
+"""The process that owns a stack: starts its parts, watches them, ends them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.catalog import Catalog
-from config.errors import BrokerUnavailable, StackError
+from config.errors import StackError
 from config.settings import Settings
 from ledger.database import migrate
 from ledger.workers import ready_workers
@@ -21,7 +21,7 @@ from workers.children import Child, ProcessRecord, rotate
 from workers.fleet import Check, Fleet, Progress
 from workers.gpus import detect_gpus, physical_cores, place
 from workers.launch import WorkerSpec, worker_command, worker_environment, worker_specs
-from workers.restarts import Restarts
+from workers.stack_broker import stack_broker
 from workers.stack_leftovers import clean_leftovers
 from workers.stack_state import (
     Phase,
@@ -31,7 +31,6 @@ from workers.stack_state import (
     profile_key,
     remove_state,
 )
-from workers.valkey import Valkey
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +57,7 @@ class Stack:
         self._owner = ProcessRecord.of(os.getpid())
         self._undo = ExitStack()
         self._undo.callback(lock.release)
-        self._broker = _Broker(
-            Valkey(settings.stack_dir / "valkey", self._logs / "valkey.log", settings.broker_port)
-        )
+        self._broker = stack_broker(settings)
         self._fleet = Fleet(
             self._specs(catalog),
             self._spawn,
@@ -75,7 +72,7 @@ class Stack:
     @property
     def broker_url(self) -> str:
         """The broker's URL, with its password."""
-        return self._broker.valkey.url
+        return self._broker.url
 
     def failure(self) -> str | None:
         """Which part was given up, and why; ``None`` while all is well."""
@@ -93,15 +90,14 @@ class Stack:
             progress(f"cleaned up after a stack that crashed; {ended} processes ended")
         for worker in self._fleet.records():
             rotate(self._log(worker.name))
-        rotate(self._broker.valkey.said)
         self._undo.callback(self._close_state)
         self._closed = False
         self._write()
         self._hooks.migrate(self._settings)
         check()
-        progress("starting the broker")
-        self._undo.callback(self._broker.valkey.stop)
-        self._broker.valkey.start(check, launched=self._write)
+        progress("preparing the broker")
+        self._undo.callback(self._broker.stop)
+        self._broker.start(check, self._write)
         self._undo.callback(self._fleet.stop)
         progress("starting the workers")
         self._fleet.start()
@@ -162,13 +158,12 @@ class Stack:
             raise _Stopping
 
     def _write(self) -> None:
-        child = self._broker.valkey.child
         state = StackState(
             phase=self._phase,
             profile=profile_key(self._settings.profile),
             broker_url=self.broker_url,
             owner=self._owner,
-            broker=child.record if child is not None else None,
+            broker=self._broker.process,
             workers=self._fleet.records(),
             failure=self.failure(),
         )
@@ -186,53 +181,6 @@ class Stack:
         with self._pen:
             self._closed = True
             remove_state(self._settings.stack_dir)
-
-
-class _Broker:
-    """The embedded server over all its processes."""
-
-    def __init__(self, valkey: Valkey) -> None:
-        self.valkey = valkey
-        self.failure: str | None = None
-        self._restarts = Restarts()
-        self._due: float | None = None
-
-    def is_up(self) -> bool:
-        """Whether its process runs."""
-        return self.valkey.child is not None and self.valkey.child.exit_code() is None
-
-    def death(self) -> str:
-        """How its process ended, in words."""
-        line = self.valkey.child.last_line() if self.valkey.child is not None else ""
-        return f"the embedded broker died: {line or 'it said nothing'}; see {self.valkey.said}"
-
-    def watch(self, now: float, check: Check) -> bool:
-        """One look: a dead server is started again on its port, with its data. True on a change."""
-        if self.failure is not None or self.is_up():
-            return False
-        if self._due is None:
-            self._schedule(self.death(), now)
-            return True
-        if now < self._due:
-            return False
-        self._restarts.restarted(now)
-        try:
-            self.valkey.start(check)
-        except BrokerUnavailable as error:
-            self._schedule(str(error), now)
-        else:
-            self._due = None
-            self._restarts.ready()
-        return True
-
-    def _schedule(self, message: str, now: float) -> None:
-        delay = self._restarts.delay(now)
-        if delay is None:
-            self.failure = f"{message}; run `uptier down` and start again"
-            log.error("%s", self.failure)
-        else:
-            self._due = now + delay
-            log.warning("%s; it is started again in %g s", message, delay)
 
 
 class _Stopping(Exception):

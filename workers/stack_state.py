@@ -1,4 +1,4 @@
-"""What the embedded stack leaves in its directory: its lock, and its state for other processes."""
+"""What a stack leaves in its directory: its lock, and its state for other processes."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class StackState(BaseModel):
     broker_url: str
     owner: ProcessRecord
     broker: ProcessRecord | None = None
+    """The embedded server; absent beside an external broker."""
     workers: tuple[WorkerRecord, ...] = ()
     failure: str | None = None
 
@@ -145,6 +146,11 @@ def remove_state(directory: Path) -> None:
 def profile_key(profile: str) -> str:
     """A profile's name, or the absolute path of its file."""
     return str(Path(profile).absolute()) if profile.endswith(".toml") else profile
+
+
+def serves_broker(state: StackState, settings: Settings) -> bool:
+    """Whether the stack works on the broker that the settings name, if they name one."""
+    return settings.broker_url is None or settings.broker_url == state.broker_url
 
 
 def logs_directory(settings: Settings) -> Path:

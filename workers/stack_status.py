@@ -12,11 +12,18 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.errors import BrokerUnavailable, UptierError
-from config.queues import INTAKE, QUALITY, check_broker, make_app
+from config.queues import INTAKE, QUALITY, check_broker, make_app, shown
 from config.settings import Settings
 from ledger.database import ledger_place
 from ledger.reports import counts
-from workers.stack_state import Phase, StackState, WorkerRecord, WorkerState, logs_directory
+from workers.stack_state import (
+    Phase,
+    StackState,
+    WorkerRecord,
+    WorkerState,
+    logs_directory,
+    serves_broker,
+)
 from workers.valkey import answers
 
 SOCKET_TIMEOUT_S = 5
@@ -34,7 +41,7 @@ class Condition(StrEnum):
     CRASHED = "crashed"
     """Its owner is gone; the next start or `uptier down` cleans up."""
     EXTERNAL = "external"
-    """The operator runs broker and workers."""
+    """The operator runs the broker, and no workers here."""
 
 
 class WorkerStatus(BaseModel):
@@ -86,7 +93,9 @@ class StackStatus(BaseModel):
 
 def stack_status(settings: Settings) -> StackStatus:
     """Ask the stack of the data directory, or the external broker, how it fares."""
-    state = None if settings.broker_url is not None else StackState.read(settings.stack_dir)
+    state = StackState.read(settings.stack_dir)
+    if state is not None and not serves_broker(state, settings):
+        state = None  # commands with these settings have nothing to do with it
     if state is not None and state.profile != settings.profile:
         settings = settings.model_copy(update={"profile": state.profile})
     condition = _condition(settings, state)
@@ -99,7 +108,7 @@ def stack_status(settings: Settings) -> StackStatus:
         profile=settings.profile,
         failure=state.failure if state is not None else None,
         owner_pid=state.owner.pid if state is not None and alive else None,
-        broker=without_password(url) if url is not None else None,
+        broker=shown(url) if url is not None else None,
         broker_reachable=reachable,
         queues=_queue_lengths(url, settings) if url is not None and reachable else None,
         workers=tuple(_worker(w) for w in state.workers) if state is not None else (),
@@ -112,20 +121,9 @@ def stack_status(settings: Settings) -> StackStatus:
     )
 
 
-def without_password(url: str) -> str:
-    """A broker's URL that may be shown."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    place = f"{host}:{parts.port}" if parts.port is not None else host
-    user = f"{parts.username}@" if parts.username else ""
-    return parts._replace(netloc=user + place).geturl()
-
-
 def _condition(settings: Settings, state: StackState | None) -> Condition:
-    if settings.broker_url is not None:
-        return Condition.EXTERNAL
     if state is None:
-        return Condition.DOWN
+        return Condition.DOWN if settings.broker_url is None else Condition.EXTERNAL
     if not state.owner.alive():
         return Condition.CRASHED
     if state.failure is not None:
