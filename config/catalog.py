@@ -167,6 +167,17 @@ class Provider(Strict):
     api_key_env: str | None = None
     local: bool = False
     """True when prompts do not leave the machine."""
+    failures_to_open: int = Field(default=5, ge=1)
+    """Outages in a row after which the breaker opens and no worker calls any more."""
+    cooldown_s: float = Field(default=30, gt=0)
+    """How long it stays open first; each opening without a success between doubles it."""
+    longest_cooldown_s: float = Field(default=600, gt=0)
+    quota_cooldown_s: float = Field(default=3600, gt=0)
+    """How long it stays open when the provider says that the account is used up."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """All workers together; absent: no bound."""
+    burst: int = Field(default=1, ge=1)
+    """Calls that may go out at once after a pause, where there is a bound."""
 
 
 class Tier(Strict):
@@ -244,8 +255,14 @@ class CloudBudget(Strict):
 
     per_run_usd: Dollars | None = None
     per_day_usd: Dollars | None = None
+    """Of the calendar (UTC), over all runs of a ledger."""
+    per_request_usd: Dollars | None = None
+    """Over all attempts of one decision."""
     calls_per_agent_day: int | None = Field(default=None, ge=0)
+    """A simulated day where the decision has one, else a day of the calendar."""
+    usd_per_agent_day: Dollars | None = None
     alert_share: float = Field(default=0.8, gt=0, le=1)
+    """Used share from which reports and ``uptier status`` point a budget out."""
 
 
 class Catalog(Strict):
@@ -312,6 +329,12 @@ class Catalog(Strict):
         if model.provider is not None:
             return self.providers[model.provider].local
         return model.backend in IN_PROCESS
+
+    def is_paid(self, lane: str) -> bool:
+        """Whether calls on this lane are paid for: intents are written, budgets reserved."""
+        name = self.lanes[lane].model
+        price = self.models[name].price
+        return not self.is_local(name) or price.input > 0 or price.output > 0
 
     def sampling(self, lane: str) -> Sampling:
         """How a lane's model draws text: the model's own way, else its tier's."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, bindparam, delete, func, select, update
 
-from ledger.database import reading, writing
-from ledger.lifecycle import insert_or_ignore
+from ledger.database import insert_or_ignore, reading, writing
 from ledger.tables import TABLES
 
 ENTRIES = TABLES.tables["cache_entry"]

@@ -14,7 +14,8 @@ import alembic.command
 import alembic.config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -26,6 +27,7 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 15_000
+CONNECT_TIMEOUT_S = 5
 
 
 def open_ledger(settings: Settings) -> Engine:
@@ -41,7 +43,13 @@ def open_ledger(settings: Settings) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(url, pool_pre_ping=True)
+    return create_engine(
+        url,
+        pool_pre_ping=True,  # a server that was restarted costs no work
+        pool_size=10,
+        max_overflow=20,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+    )
 
 
 @contextmanager
@@ -56,6 +64,13 @@ def reading(engine: Engine) -> Iterator[Connection]:
     """One consistent view that takes no write lock."""
     with engine.connect().execution_options(uptier_reads=True) as connection:
         yield connection
+
+
+def insert_or_ignore(connection: Connection, table: Table, unique: list[str]) -> Any:
+    """An INSERT that leaves rows alone whose ``unique`` columns are there already."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
+    return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
 
 
 def migrate(settings: Settings) -> None:

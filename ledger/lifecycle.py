@@ -3,86 +3,51 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
 
-from ledger import outbox
+from ledger import calls, outbox, providers
 from ledger.database import reading, writing
-from ledger.outbox import CHECK, DECIDE, Message
+from ledger.outbox import CHECK, DECIDE
+from ledger.providers import Health
 from ledger.records import (
     Claimed,
     Hit,
     Planned,
-    StoredVerdict,
     Tried,
     attempt_row,
     claimed,
     decision_row,
-    prefix_id,
     settled,
 )
-from ledger.tables import TABLES
-from routing.decision import Plan, Settled, State, Status
-
-QUALITY_QUEUE = "quality"
-IN_AT_ONCE = 500
-"""Values in one IN (...); SQLite and PostgreSQL both bear it."""
-
-DECISIONS = TABLES.tables["decision"]
-ATTEMPTS = TABLES.tables["attempt"]
-PREFIXES = TABLES.tables["prefix"]
-
-
-@dataclass(frozen=True)
-class Submission:
-    """Ids in the order of submission, and the messages that announce the new ones."""
-
-    ids: tuple[str, ...]
-    messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class Ruling:
-    """What the quality check decided for one attempt, and what follows.
-
-    One of ``settle``, ``climb_to`` (hop index and lane), ``critic`` (a question to be settled
-    first) and ``degrade`` (why the best attempt so far has to do) is set.
-    """
-
-    id: str
-    hop: int
-    attempt_id: str
-    verdict: str
-    score: float
-    passed: bool
-    settle: Settlement | None = None
-    climb_to: tuple[int, str] | None = None
-    critic: Planned | None = None
-    degrade: str | None = None
-
-
-@dataclass(frozen=True)
-class Settlement:
-    """How a decision ends."""
-
-    status: Status
-    answer: str
-    lane: str | None
-    reason: str
-    p_answer: float | None = None
-
-
-@dataclass
-class Followers:
-    """Messages to publish and decisions that settled, once a transaction is through."""
-
-    messages: list[Message] = field(default_factory=list)
-    settled: list[tuple[str, str]] = field(default_factory=list)
-    """(run id, decision id)"""
+from ledger.transitions import (
+    ATTEMPTS,
+    DECISIONS,
+    QUALITY_QUEUE,
+    Followers,
+    Refusal,
+    Ruling,
+    Settlement,
+    Submission,
+    after_error,
+    answered_rows,
+    ask_critic,
+    best_ending,
+    chunks,
+    climb,
+    ending_without,
+    held_rows,
+    insert_new,
+    mark_answered,
+    put_off,
+    refuse,
+    settle,
+    systems_of,
+    write_verdicts,
+)
+from routing.decision import Settled, State, Status
 
 
 def submit(engine: Engine, run_id: str, planned: Sequence[Planned], now: int) -> Submission:
@@ -92,7 +57,7 @@ def submit(engine: Engine, run_id: str, planned: Sequence[Planned], now: int) ->
     """
     rows = [decision_row(run_id, item, now) for item in planned]
     with writing(engine) as connection:
-        return _insert_new(connection, run_id, planned, rows, now)
+        return insert_new(connection, run_id, planned, rows, now)
 
 
 def claim(
@@ -110,10 +75,11 @@ def claim(
     takes = (free | lost) if len(ids) == 1 else (free & (DECISIONS.c.deliveries == 0))
     rows: list[Any] = []
     with writing(engine) as connection:
-        for chunk in _chunks(ids):
+        for chunk in chunks(ids):
+            wanted = DECISIONS.c.id.in_(chunk) & (DECISIONS.c.lane == lane) & takes
             statement = (
                 update(DECISIONS)
-                .where(DECISIONS.c.id.in_(chunk), DECISIONS.c.lane == lane, takes)
+                .where(_unlocked(connection, wanted))
                 .values(
                     state=State.RUNNING.value,
                     lease_token=token,
@@ -123,9 +89,17 @@ def claim(
                 .returning(*DECISIONS.c)
             )
             rows += connection.execute(statement).all()
-        systems = _systems(connection, {r.prefix_id for r in rows if r.prefix_id})
+        systems = systems_of(connection, {r.prefix_id for r in rows if r.prefix_id})
     rows.sort(key=lambda r: r.id)
     return [claimed(r, systems) for r in rows]
+
+
+def _unlocked(connection: Connection, wanted: ColumnElement[bool]) -> ColumnElement[bool]:
+    """The rows that nobody else is at: who claims must not wait for another's claim."""
+    if connection.dialect.name != "postgresql":
+        return wanted
+    free = select(DECISIONS.c.id).where(wanted).with_for_update(skip_locked=True)
+    return DECISIONS.c.id.in_(free)
 
 
 def renew(engine: Engine, token: str, *, now: int, lease_us: int) -> int:
@@ -139,26 +113,89 @@ def renew(engine: Engine, token: str, *, now: int, lease_us: int) -> int:
         return connection.execute(statement).rowcount
 
 
-def record(engine: Engine, token: str, tried: Sequence[Tried], now: int) -> Followers:
+def record(
+    engine: Engine,
+    token: str,
+    tried: Sequence[Tried],
+    now: int,
+    health: Sequence[Health] = (),
+) -> Followers:
     """Write attempts of decisions still held under ``token``; others are dropped.
 
     An answer goes to the quality check; a failure waits for its next try, or, without
-    ``again_at``, takes the next lane of its plan or ends.
+    ``again_at``, takes the next lane of its plan or ends. Paid calls are booked in any case, and
+    so is what they say of their provider.
     """
     followers = Followers()
     with writing(engine) as connection:
-        held = {r.id: r for r in _held(connection, token, [t.id for t in tried])}
+        held = {r.id: r for r in held_rows(connection, token, [t.id for t in tried])}
         ours = [t for t in tried if t.id in held]
-        if not ours:
-            return followers
-        connection.execute(insert(ATTEMPTS), [attempt_row(held[t.id], t, now) for t in ours])
+        fresh = [attempt_row(held[t.id], t, now) for t in ours if t.attempt_id is None]
+        if fresh:
+            connection.execute(insert(ATTEMPTS), fresh)
+        calls.book(connection, token, [t for t in tried if t.attempt_id is not None], held)
+        for one in health:
+            providers.note(connection, one, now)
         answered = [t for t in ours if not t.error]
-        _mark_answered(connection, answered)
+        mark_answered(connection, answered)
         ids = [t.id for t in answered]
         followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, ids, now)
         for attempt in ours:
             if attempt.error:
-                _after_error(connection, held[attempt.id], attempt, followers, now)
+                after_error(connection, held[attempt.id], attempt, followers, now)
+    return followers
+
+
+def turn_away(engine: Engine, token: str, refusals: Sequence[Refusal], now: int) -> Followers:
+    """Move held decisions on from a lane that may not be called for them."""
+    followers = Followers()
+    with writing(engine) as connection:
+        held = {r.id: r for r in held_rows(connection, token, [r.id for r in refusals])}
+        for refusal in refusals:
+            if refusal.id in held:
+                refuse(connection, held[refusal.id], refusal, followers, now)
+    return followers
+
+
+def wait_until(
+    engine: Engine, token: str, decision_id: str, again_at: int, slot_at: int | None
+) -> None:
+    """Give a held decision back to its lane's queue until ``again_at``; it counts as no try."""
+    with writing(engine) as connection:
+        if held_rows(connection, token, [decision_id]):
+            put_off(connection, decision_id, again_at, slot_at)
+
+
+def cancel(
+    engine: Engine,
+    now: int,
+    *,
+    run_id: str | None = None,
+    ids: Sequence[str] | None = None,
+    reason: str = "cancelled by its asker",
+) -> Followers:
+    """Settle what is still open of a run, or of ``ids`` and their critics, as ``cancelled``.
+
+    A worker that is at one of them finishes its call and finds that the answer is not wanted;
+    what the call cost is booked all the same.
+    """
+    followers = Followers()
+    for chunk in [None] if ids is None else chunks(ids):
+        mine = (
+            (DECISIONS.c.run_id == run_id)
+            if chunk is None
+            else DECISIONS.c.id.in_(chunk) | DECISIONS.c.parent_id.in_(chunk)
+        )
+        with writing(engine) as connection:
+            open_ones = (
+                select(*DECISIONS.c)
+                .where(mine, DECISIONS.c.state != State.SETTLED.value)
+                .order_by(DECISIONS.c.id)
+                .with_for_update()
+            )
+            rows = connection.execute(open_ones).all()
+            endings = [(r, ending_without(r, reason, Status.CANCELLED)) for r in rows]
+            settle(connection, endings, followers, now)
     return followers
 
 
@@ -166,7 +203,7 @@ def settle_cached(engine: Engine, token: str, hits: Sequence[Hit], now: int) -> 
     """Settle held decisions with answers from the cache."""
     followers = Followers()
     with writing(engine) as connection:
-        held = {r.id: r for r in _held(connection, token, [h.id for h in hits])}
+        held = {r.id: r for r in held_rows(connection, token, [h.id for h in hits])}
         endings = [
             (
                 held[h.id],
@@ -175,7 +212,7 @@ def settle_cached(engine: Engine, token: str, hits: Sequence[Hit], now: int) -> 
             for h in hits
             if h.id in held
         ]
-        _settle(connection, endings, followers, now)
+        settle(connection, endings, followers, now)
     return followers
 
 
@@ -185,8 +222,8 @@ def bury(
     """Settle held decisions that cannot be answered: with their fallback, if they have one."""
     followers = Followers()
     with writing(engine) as connection:
-        rows = _held(connection, token, ids)
-        _settle(connection, [(r, ending_without(r, reason, status)) for r in rows], followers, now)
+        rows = held_rows(connection, token, ids)
+        settle(connection, [(r, ending_without(r, reason, status)) for r in rows], followers, now)
     return followers
 
 
@@ -194,22 +231,22 @@ def rule(engine: Engine, rulings: Sequence[Ruling], now: int) -> Followers:
     """Write verdicts and what follows; decisions that have moved on meanwhile are left alone."""
     followers = Followers()
     with writing(engine) as connection:
-        stands = _answered(connection, [r.id for r in rulings])
+        stands = answered_rows(connection, [r.id for r in rulings])
         live = [r for r in rulings if r.id in stands and stands[r.id].hop == r.hop]
         if not live:
             return followers
-        _write_verdicts(connection, live)
+        write_verdicts(connection, live)
         endings = [(stands[r.id], r.settle) for r in live if r.settle is not None]
         endings += [
-            (stands[r.id], _best_ending(connection, stands[r.id], r.degrade))
+            (stands[r.id], best_ending(connection, stands[r.id], r.degrade))
             for r in live
             if r.degrade is not None
         ]
-        _settle(connection, endings, followers, now)
-        _climb(connection, [(r.id, *r.climb_to) for r in live if r.climb_to], followers, now)
+        settle(connection, endings, followers, now)
+        climb(connection, [(r.id, *r.climb_to) for r in live if r.climb_to], followers, now)
         for ruling in live:
             if ruling.critic is not None:
-                _ask_critic(connection, stands[ruling.id], ruling.critic, followers, now)
+                ask_critic(connection, stands[ruling.id], ruling.critic, followers, now)
     return followers
 
 
@@ -225,9 +262,9 @@ def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
         if not connection.execute(query.limit(1)).first():
             return followers
     with writing(engine) as connection:
-        rows = connection.execute(query).all()
+        rows = connection.execute(query.with_for_update(skip_locked=True)).all()
         endings = [(r, ending_without(r, "deadline passed", Status.EXPIRED)) for r in rows]
-        _settle(connection, endings, followers, now)
+        settle(connection, endings, followers, now)
     return followers
 
 
@@ -261,7 +298,7 @@ def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000)
             followers.messages += outbox.write(connection, task, queue, together, now)
             for one in alone:
                 followers.messages += outbox.write(connection, task, queue, [one], now)
-            for chunk in _chunks(ids):
+            for chunk in chunks(ids):
                 statement = update(DECISIONS).where(DECISIONS.c.id.in_(chunk))
                 connection.execute(statement.values(published_at=now))
     return followers
@@ -272,7 +309,7 @@ def find_settled(engine: Engine, ids: Iterable[str]) -> list[Settled]:
     columns = DECISIONS.c
     found: list[Settled] = []
     with reading(engine) as connection:
-        for chunk in _chunks(list(ids)):
+        for chunk in chunks(list(ids)):
             query = select(
                 columns.id, columns.key, columns.kind, columns.status, columns.answer,
                 columns.answer_lane, columns.reason, columns.cost_micros, columns.climbs,
@@ -280,261 +317,3 @@ def find_settled(engine: Engine, ids: Iterable[str]) -> list[Settled]:
             ).where(columns.id.in_(chunk), columns.state == State.SETTLED.value)  # fmt: skip
             found += [settled(r) for r in connection.execute(query)]
     return found
-
-
-def ending_without(row: Any, reason: str, status: Status) -> Settlement:
-    """The end of a decision without a usable answer: the asker's fallback, or none."""
-    if row.fallback is None:
-        return Settlement(status, "", None, reason)
-    kept = Status.FALLBACK if status is Status.DEAD else status
-    return Settlement(kept, row.fallback, None, f"{reason}; the asker's fallback stands in")
-
-
-def _insert_new(
-    connection: Connection, run_id: str, planned: Sequence[Planned], rows: list[Any], now: int
-) -> Submission:
-    _insert_prefixes(connection, {p.decision.system for p in planned if p.decision.system})
-    connection.execute(insert_or_ignore(connection, DECISIONS, ["run_id", "key"]), rows)
-    ids: dict[str, str] = {}
-    for chunk in _chunks([row["key"] for row in rows]):
-        query = select(DECISIONS.c.key, DECISIONS.c.id).where(
-            DECISIONS.c.run_id == run_id, DECISIONS.c.key.in_(chunk)
-        )
-        ids.update((key, found) for key, found in connection.execute(query))
-    by_lane: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        if ids[row["key"]] == row["id"]:
-            by_lane[row["lane"]].append(row["id"])
-    messages: list[Message] = []
-    for lane, new in by_lane.items():
-        messages += outbox.write(connection, DECIDE, lane, new, now)
-    return Submission(tuple(ids[row["key"]] for row in rows), tuple(messages))
-
-
-def _insert_prefixes(connection: Connection, texts: set[str]) -> None:
-    if texts:
-        rows = [{"id": prefix_id(text), "text": text} for text in sorted(texts)]
-        connection.execute(insert_or_ignore(connection, PREFIXES, ["id"]), rows)
-
-
-def insert_or_ignore(connection: Connection, table: Table, unique: list[str]) -> Any:
-    """An INSERT that leaves rows alone whose ``unique`` columns are there already."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
-    return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
-
-
-def _systems(connection: Connection, ids: set[str]) -> dict[str, str]:
-    if not ids:
-        return {}
-    query = select(PREFIXES.c.id, PREFIXES.c.text).where(PREFIXES.c.id.in_(ids))
-    return {row.id: row.text for row in connection.execute(query)}
-
-
-def _held(connection: Connection, token: str, ids: Sequence[str]) -> list[Any]:
-    rows: list[Any] = []
-    for chunk in _chunks(ids):
-        query = (
-            select(*DECISIONS.c)
-            .where(
-                DECISIONS.c.id.in_(chunk),
-                DECISIONS.c.lease_token == token,
-                DECISIONS.c.state == State.RUNNING.value,
-            )
-            .with_for_update()
-        )
-        rows += connection.execute(query).all()
-    return rows
-
-
-def _answered(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for chunk in _chunks(ids):
-        query = (
-            select(*DECISIONS.c)
-            .where(DECISIONS.c.id.in_(chunk), DECISIONS.c.state == State.ANSWERED.value)
-            .with_for_update()
-        )
-        rows.update((r.id, r) for r in connection.execute(query))
-    return rows
-
-
-def _mark_answered(connection: Connection, tried: Sequence[Tried]) -> None:
-    if not tried:
-        return
-    statement = (
-        update(DECISIONS)
-        .where(DECISIONS.c.id == bindparam("b_id"))
-        .values(
-            state=State.ANSWERED.value,
-            lease_token=None,
-            lease_until=None,
-            deliveries=0,
-            tries=DECISIONS.c.tries + 1,
-            cost_micros=DECISIONS.c.cost_micros + bindparam("b_cost"),
-        )
-    )
-    connection.execute(statement, [{"b_id": t.id, "b_cost": t.cost_micros} for t in tried])
-
-
-def _after_error(
-    connection: Connection, row: Any, tried: Tried, followers: Followers, now: int
-) -> None:
-    lanes = Plan.model_validate_json(row.plan).lanes
-    values: dict[str, Any] = {
-        "state": State.QUEUED.value,
-        "lease_token": None,
-        "lease_until": None,
-        "deliveries": 0,
-        "tries": row.tries + 1,
-        "cost_micros": row.cost_micros + tried.cost_micros,
-        "queued_at": now,
-    }
-    if tried.again_at is not None:
-        values["not_before"] = tried.again_at
-    elif row.hop + 1 < len(lanes):
-        lane = lanes[row.hop + 1]
-        values |= {"hop": row.hop + 1, "lane": lane, "tries": 0, "climbs": row.climbs + 1,
-                   "published_at": now}  # fmt: skip
-        followers.messages += outbox.write(connection, DECIDE, lane, [row.id], now)
-    else:
-        _settle_after_error(connection, row, tried, followers, now)
-        return
-    connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**values))
-
-
-def _settle_after_error(
-    connection: Connection, row: Any, tried: Tried, followers: Followers, now: int
-) -> None:
-    ending = _best_ending(connection, row, f"{row.lane} failed: {tried.error}")
-    cost = {"cost_micros": row.cost_micros + tried.cost_micros, "tries": row.tries + 1}
-    connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**cost))
-    _settle(connection, [(row, ending)], followers, now)
-
-
-def _best_ending(connection: Connection, row: Any, reason: str) -> Settlement:
-    best = _best_attempt(connection, row.id)
-    if best is None:
-        return ending_without(row, reason, Status.DEAD)
-    answer, lane, p_answer = best
-    return Settlement(Status.DEGRADED, answer, lane, f"{reason}; best attempt", p_answer)
-
-
-def _best_attempt(connection: Connection, decision_id: str) -> tuple[str, str, float | None] | None:
-    """The usable attempt with the best score, the latest of equals."""
-    query = (
-        select(ATTEMPTS.c.verdict, ATTEMPTS.c.lane, ATTEMPTS.c.score)
-        .where(ATTEMPTS.c.decision_id == decision_id, ATTEMPTS.c.verdict.is_not(None))
-        .order_by(ATTEMPTS.c.score.desc(), ATTEMPTS.c.created_at.desc())
-    )
-    for row in connection.execute(query):
-        verdict = StoredVerdict.model_validate_json(row.verdict)
-        if verdict.usable:
-            return verdict.answer, row.lane, verdict.p_answer
-    return None
-
-
-def _write_verdicts(connection: Connection, rulings: Sequence[Ruling]) -> None:
-    statement = (
-        update(ATTEMPTS)
-        .where(ATTEMPTS.c.id == bindparam("b_id"))
-        .values(
-            verdict=bindparam("b_verdict"), score=bindparam("b_score"), passed=bindparam("b_passed")
-        )
-    )
-    connection.execute(
-        statement,
-        [
-            {"b_id": r.attempt_id, "b_verdict": r.verdict, "b_score": r.score, "b_passed": r.passed}
-            for r in rulings
-        ],
-    )
-
-
-def _settle(
-    connection: Connection,
-    endings: Sequence[tuple[Any, Settlement]],
-    followers: Followers,
-    now: int,
-) -> None:
-    if not endings:
-        return
-    statement = (
-        update(DECISIONS)
-        .where(DECISIONS.c.id == bindparam("b_id"), DECISIONS.c.state != State.SETTLED.value)
-        .values(
-            state=State.SETTLED.value,
-            lease_token=None,
-            lease_until=None,
-            settled_at=now,
-            status=bindparam("b_status"),
-            answer=bindparam("b_answer"),
-            answer_lane=bindparam("b_lane"),
-            reason=bindparam("b_reason"),
-            p_answer=bindparam("b_p"),
-        )
-    )
-    connection.execute(
-        statement,
-        [
-            {
-                "b_id": row.id,
-                "b_status": e.status.value,
-                "b_answer": e.answer,
-                "b_lane": e.lane,
-                "b_reason": e.reason,
-                "b_p": e.p_answer,
-            }
-            for row, e in endings
-        ],
-    )
-    followers.settled += [(row.run_id, row.id) for row, _ in endings]
-    parents = [row.parent_id for row, _ in endings if row.parent_id]
-    followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, parents, now)
-
-
-def _climb(
-    connection: Connection,
-    climbs: Sequence[tuple[str, int, str]],
-    followers: Followers,
-    now: int,
-) -> None:
-    if not climbs:
-        return
-    statement = (
-        update(DECISIONS)
-        .where(DECISIONS.c.id == bindparam("b_id"))
-        .values(
-            state=State.QUEUED.value,
-            hop=bindparam("b_hop"),
-            lane=bindparam("b_lane"),
-            tries=0,
-            climbs=DECISIONS.c.climbs + 1,
-            critic_id=None,
-            queued_at=now,
-            published_at=now,
-        )
-    )
-    connection.execute(
-        statement, [{"b_id": i, "b_hop": hop, "b_lane": lane} for i, hop, lane in climbs]
-    )
-    by_lane: dict[str, list[str]] = defaultdict(list)
-    for decision_id, _, lane in climbs:
-        by_lane[lane].append(decision_id)
-    for lane, ids in by_lane.items():
-        followers.messages += outbox.write(connection, DECIDE, lane, ids, now)
-
-
-def _ask_critic(
-    connection: Connection, row: Any, critic: Planned, followers: Followers, now: int
-) -> None:
-    rows = [decision_row(row.run_id, critic, now)]
-    submission = _insert_new(connection, row.run_id, [critic], rows, now)
-    followers.messages += submission.messages
-    statement = update(DECISIONS).where(DECISIONS.c.id == row.id)
-    connection.execute(statement.values(critic_id=submission.ids[0], published_at=now))
-
-
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), IN_AT_ONCE):
-        yield values[start : start + IN_AT_ONCE]

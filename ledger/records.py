@@ -37,6 +37,9 @@ class Claimed:
     tries: int
     deliveries: int
     queued_at: int
+    plan: str
+    """Its plan as JSON; see :func:`plan_of`."""
+    hop: int
 
 
 class StoredVerdict(BaseModel):
@@ -76,6 +79,8 @@ class Tried:
     error: str = ""
     again_at: int | None = None
     unknown_charge_micros: int | None = None
+    attempt_id: str | None = None
+    """The intent that was written before the call, where it is paid."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,14 @@ def claimed(row: Any, systems: dict[str, str]) -> Claimed:
         tries=row.tries,
         deliveries=row.deliveries,
         queued_at=row.queued_at,
+        plan=row.plan,
+        hop=row.hop,
     )
+
+
+def plan_of(claimed: Claimed) -> Plan:
+    """The plan of a claimed decision; few need it, so it is read only then."""
+    return Plan.model_validate_json(claimed.plan)
 
 
 def asked(row: Any, system: str) -> Decision:
@@ -174,15 +186,23 @@ def _preferences(text: str) -> Preferences:
 
 def attempt_row(decision: Any, tried: Tried, now: int) -> dict[str, Any]:
     """The row of an attempt on a decision that stands at ``decision.lane``."""
-    probabilities = tried.probabilities
-    outcome = "failed" if tried.error else "answered"
-    if tried.unknown_charge_micros is not None:
-        outcome = "unknown_charge"
     return {
         "id": new_id(),
         "decision_id": decision.id,
         "lane": decision.lane,
         "number": decision.tries + 1,
+        "created_at": now,
+        **attempt_values(tried),
+    }
+
+
+def attempt_values(tried: Tried) -> dict[str, Any]:
+    """What one call gave, as columns of its attempt."""
+    probabilities = tried.probabilities
+    outcome = "failed" if tried.error else "answered"
+    if tried.unknown_charge_micros is not None:
+        outcome = "unknown_charge"
+    return {
         "model": tried.model,
         "fingerprint": tried.fingerprint,
         "outcome": outcome,
@@ -201,7 +221,6 @@ def attempt_row(decision: Any, tried: Tried, now: int) -> dict[str, Any]:
         "waiting_us": tried.waiting_us,
         "inference_us": tried.inference_us,
         "error": tried.error,
-        "created_at": now,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 
@@ -63,6 +63,11 @@ class Decision(SQLModel, table=True):
     climbs: int = 0
     tries: int = 0
     deliveries: int = 0
+    held_status: str | None = Field(default=None, max_length=16)
+    """The status it will settle with because a dearer lane was refused, and why it was."""
+    held_reason: str = Field(default="", sa_type=Text)
+    slot_at: int | None = Field(default=None, sa_type=BigInteger)
+    """When the provider's rate limit has a place for it."""
     cost_micros: int = Field(default=0, sa_type=BigInteger)
     parent_id: str | None = Field(default=None, max_length=32, index=True)
     critic_id: str | None = Field(default=None, max_length=32)
@@ -81,7 +86,9 @@ class Attempt(SQLModel, table=True):
 
     __table_args__ = (
         UniqueConstraint("decision_id", "lane", "number", name="uq_attempt_decision_lane_number"),
-    )
+        Index("ix_attempt_outcome", "outcome", sqlite_where=text("outcome = 'intent'"),
+              postgresql_where=text("outcome = 'intent'")),
+    )  # fmt: skip
 
     id: str = Field(primary_key=True, max_length=32)
     decision_id: str = Field(foreign_key="decision.id", max_length=32)
@@ -90,6 +97,10 @@ class Attempt(SQLModel, table=True):
     model: str = Field(max_length=64)
     fingerprint: str = Field(default="", max_length=100)
     outcome: str = Field(max_length=16)
+    token: str | None = Field(default=None, max_length=32)
+    """The lease under which a paid call was begun."""
+    scopes: str = Field(default="[]", sa_type=Text)
+    """The budgets that its estimate is reserved in."""
     raw: str = Field(default="", sa_type=Text)
     label: str | None = Field(default=None, sa_type=Text)
     probabilities: str | None = Field(default=None, sa_type=Text)
@@ -171,6 +182,23 @@ class Worker(SQLModel, table=True):
     started_at: int = Field(sa_type=BigInteger)
     heartbeat_at: int = Field(sa_type=BigInteger)
     stats: str = Field(default="{}", sa_type=Text)
+
+
+class Provider(SQLModel, table=True):
+    """A provider's circuit breaker and rate limit, shared by all workers."""
+
+    name: str = Field(primary_key=True, max_length=64)
+    failures: int = 0
+    """Outages in a row."""
+    openings: int = 0
+    """Times the breaker opened without a success between."""
+    open_until: int | None = Field(default=None, sa_type=BigInteger)
+    probe_until: int | None = Field(default=None, sa_type=BigInteger)
+    """Until when one call that tries whether it is back may take."""
+    reason: str = Field(default="", sa_type=Text)
+    paused_until: int = Field(default=0, sa_type=BigInteger)
+    """The provider's own wish (Retry-After)."""
+    next_slot_at: int = Field(default=0, sa_type=BigInteger)
 
 
 class Leader(SQLModel, table=True):

@@ -12,8 +12,7 @@ from sqlalchemy import Engine, delete, select, update
 
 from config.settings import Settings
 from ledger.clock import SECOND, now
-from ledger.database import open_ledger, reading, writing
-from ledger.lifecycle import insert_or_ignore
+from ledger.database import insert_or_ignore, open_ledger, reading, writing
 from ledger.tables import TABLES
 
 ALIVE_US = 30 * SECOND

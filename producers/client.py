@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from config.errors import StackError
+from config.load import AbsentLane
 from config.queues import make_app, send
 from config.settings import Settings
 from ledger import lifecycle, outbox
 from ledger.clock import now
 from ledger.database import open_ledger
+from ledger.patience import patiently
+from ledger.providers import closed_lanes
 from ledger.records import Planned
 from ledger.runs import RunInfo
 from producers.notices import Notices
@@ -77,14 +81,17 @@ class Client:
         A decision whose key the run knows is not written again. A broker that is away does not
         matter: the messages stay in the outbox until the steward can send them.
         """
-        planned = [self._plan(decision) for decision in decisions]
-        if not planned:
+        if not decisions:
             return []
-        submission = lifecycle.submit(self._engine, self._run.id, planned, now())
+        closed = patiently(closed_lanes, self._engine, self._catalog, now())
+        planned = [self._plan(decision, closed) for decision in decisions]
+        submission = patiently(lifecycle.submit, self._engine, self._run.id, planned, now())
         try:
             outbox.publish(self._engine, submission.messages, lambda m: send(self._app, m))
         except (OperationalError, OSError) as error:
             log.warning("broker away, the steward will publish: %s", error)
+        except DBAPIError as error:
+            log.warning("ledger away, messages will go out twice: %s", error.orig)
         return list(submission.ids)
 
     def wait(
@@ -105,7 +112,7 @@ class Client:
         look_at = set(ids)
         next_poll = time.monotonic() + POLL_S
         while True:
-            found = lifecycle.find_settled(self._engine, look_at) if look_at else []
+            found = patiently(lifecycle.find_settled, self._engine, look_at) if look_at else []
             done.update((s.id, s) for s in found)
             if found:
                 on_settled(found)
@@ -131,6 +138,12 @@ class Client:
         ids = self.submit(decisions)
         return self.wait(ids, timeout_s=timeout_s, on_settled=on_settled)
 
+    def cancel(self, ids: Sequence[str] | None = None) -> int:
+        """Settle what is still open of ``ids``, or of the whole run, as cancelled; how many."""
+        run_id = None if ids is not None else self._run.id
+        followers = patiently(lifecycle.cancel, self._engine, now(), run_id=run_id, ids=ids)
+        return len(followers.settled)
+
     async def submit_async(self, decisions: Sequence[Decision]) -> list[str]:
         """:meth:`submit` without blocking the event loop."""
         return await asyncio.to_thread(self.submit, decisions)
@@ -153,11 +166,16 @@ class Client:
         self._app.close()
         self._engine.dispose()
 
-    def _plan(self, decision: Decision) -> Planned:
+    def _plan(self, decision: Decision, closed: Mapping[str, AbsentLane]) -> Planned:
         if self._cache is not None and decision.preferences.cache is CacheScope.SHARED:
             preferences = decision.preferences.model_copy(update={"cache": self._cache})
             decision = decision.model_copy(update={"preferences": preferences})
-        return Planned(decision, plan(decision, self._catalog, self._settings.absent_lanes))
+        catalog, absent = self._catalog, self._settings.absent_lanes
+        if closed and len(closed) < len(catalog.lanes):
+            open_lanes = {n: lane for n, lane in catalog.lanes.items() if n not in closed}
+            catalog = catalog.model_copy(update={"lanes": open_lanes})
+            absent = (*absent, *closed.values())
+        return Planned(decision, plan(decision, catalog, absent))
 
     def _give_up(self, deadline: float | None, count: int) -> None:
         if deadline is not None and time.monotonic() > deadline:

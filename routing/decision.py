@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from config.catalog import Catalog, OutputType
+from config.catalog import Catalog, Dollars, OutputType
 from config.errors import InputError
 from config.load import one_line
 
@@ -132,6 +132,8 @@ class Preferences(Value):
     prefer_local: bool = True
     quality_critical: bool = False
     force_tier: str | None = None
+    max_cost_usd: Dollars | None = None
+    """What all paid calls for this decision together may cost."""
     cache: CacheScope = CacheScope.SHARED
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from config.catalog import Catalog
 from config.errors import InputError
@@ -54,16 +54,36 @@ def plan(decision: Decision, catalog: Catalog, absent: Sequence[AbsentLane]) -> 
 
 
 def next_hop(
-    plan_lanes: Sequence[str], current: int, catalog: Catalog, privacy: Privacy
+    plan_lanes: Sequence[str],
+    current: int,
+    catalog: Catalog,
+    privacy: Privacy,
+    closed: Container[str] = (),
 ) -> int | None:
     """The next hop of a plan that still can and may be taken, or ``None`` if there is none.
 
     A plan may be older than the catalog, so a hop is checked again before it is climbed.
+    ``closed`` are lanes that must not be called now.
     """
     for hop in range(current + 1, len(plan_lanes)):
         lane = plan_lanes[hop]
-        if lane in catalog.lanes and _may_see(lane, catalog, privacy):
+        if lane in catalog.lanes and lane not in closed and _may_see(lane, catalog, privacy):
             return hop
+    return None
+
+
+def lower_plan(decision: Decision, whole: Plan, hop: int, catalog: Catalog) -> Plan | None:
+    """The plan with the best unpaid lane that it does not have put after ``hop``, as its end.
+
+    For a decision whose own lanes may not be called; ``None`` if there is no such lane.
+    """
+    ladder = _ladder(decision, catalog)
+    for tier in sorted(catalog.tiers, key=lambda t: catalog.tiers[t].rank, reverse=True):
+        for lane in ladder[tier]:
+            if lane not in whole.lanes and not catalog.is_paid(lane):
+                reason = f"stands in for {whole.lanes[hop]}, which may not be called"
+                hops = (*whole.hops[: hop + 1], Hop(lane=lane, reason=reason))
+                return whole.model_copy(update={"hops": hops})
     return None
 
 

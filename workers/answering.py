@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
-from config.catalog import Catalog, Sampling
-from config.errors import BackendError
+from config.catalog import Catalog
 from config.settings import Settings
 from ledger import cache, lifecycle
 from ledger.clock import SECOND, Clock
-from ledger.lifecycle import Followers
 from ledger.outbox import new_id
+from ledger.patience import patiently
 from ledger.records import Claimed, Hit, Tried
-from routing.decision import CacheScope, ChoiceOutput, Decision, Status
+from routing.decision import CacheScope, Decision, Status
 from routing.fingerprint import cache_key
-from routing.retries import after_failure
-from workers.backends.base import Backend, Completion, Request
+from workers.backends.base import Backend
 from workers.leases import LeaseKeeper
+from workers.paying import Payer
 from workers.publishing import Publisher
+from workers.questions import Questions
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,15 @@ class Answerer:
         self._publisher = publisher
         self._clock = clock
         self._leases = LeaseKeeper(engine, clock, settings.lease_s)
+        self._questions = Questions(
+            self._catalog, lane, backend=backend, fingerprint=fingerprint, clock=clock
+        )
+        self._payer = None
+        if self._catalog.is_paid(lane):
+            self._payer = Payer(
+                self._catalog, lane, engine=engine, questions=self._questions,
+                publisher=publisher, clock=clock,
+            )  # fmt: skip
 
     def answer(self, lane: str, ids: Sequence[str]) -> None:
         """Answer those of ``ids`` that wait on this lane; the rest is somebody else's."""
@@ -59,17 +67,24 @@ class Answerer:
             return
         token = new_id()
         lease_us = int(self._settings.lease_s * SECOND)
-        claimed = lifecycle.claim(
-            self._engine, self._lane, ids, token=token, now=self._clock(), lease_us=lease_us
-        )
+        claimed = patiently(
+            lifecycle.claim,
+            self._engine, self._lane, ids, token=token, now=self._clock(), lease_us=lease_us,
+        )  # fmt: skip
         with self._leases.keeping(token):
+            if self._payer is not None:
+                claimed = self._payer.resume(token, claimed)
             claimed = self._bury_poison(token, claimed)
             claimed = self._serve_cached(token, claimed)
-            if claimed:
+            if claimed and self._payer is not None:
+                self._payer.call(token, claimed)
+            elif claimed:
                 self._call(token, claimed)
 
     def close(self) -> None:
         """Give back the backend and stop renewing."""
+        if self._payer is not None:
+            self._payer.close()
         self._leases.close()
         self._backend.close()
 
@@ -78,9 +93,10 @@ class Answerer:
         poison = [c for c in claimed if c.deliveries > limit]
         if poison:
             reason = f"delivered {limit} times without an outcome; its workers may have died of it"
-            followers = lifecycle.bury(
-                self._engine, token, [c.id for c in poison], reason, self._clock(), Status.DEAD
-            )
+            followers = patiently(
+                lifecycle.bury,
+                self._engine, token, [c.id for c in poison], reason, self._clock(), Status.DEAD,
+            )  # fmt: skip
             self._publisher.publish(followers)
         return [c for c in claimed if c.deliveries <= limit]
 
@@ -92,7 +108,7 @@ class Answerer:
         }
         if not keys:
             return claimed
-        found = cache.look_up(self._engine, list(keys.values()), self._clock())
+        found = patiently(cache.look_up, self._engine, list(keys.values()), self._clock())
         hits = [
             Hit(c.id, found[keys[c.id]].answer, found[keys[c.id]].lane, found[keys[c.id]].p_answer)
             for c in claimed
@@ -100,7 +116,7 @@ class Answerer:
         ]
         if hits:
             self._publisher.publish(
-                lifecycle.settle_cached(self._engine, token, hits, self._clock())
+                patiently(lifecycle.settle_cached, self._engine, token, hits, self._clock())
             )
         served = {hit.id for hit in hits}
         return [c for c in claimed if c.id not in served]
@@ -110,94 +126,20 @@ class Answerer:
         begun = self._clock()
         done: list[Tried] = []
         last = time.monotonic()
-        for completion in self._completions(claimed):
-            done.append(self._tried(waiting.pop(completion.id), completion, begun))
+        for completion in self._questions.completions(
+            [self._questions.request(c) for c in claimed]
+        ):
+            done.append(self._questions.tried(waiting.pop(completion.id), completion, begun))
             if time.monotonic() - last >= self._catalog.lanes[self._lane].record_every_s:
                 self._record(token, done)
                 done, last = [], time.monotonic()
         self._record(token, done)
 
-    def _completions(self, claimed: Sequence[Claimed]) -> Iterable[Completion]:
-        """A completion for every claimed decision, whatever the backend does."""
-        requests = [self._request(c) for c in claimed]
-        missing = {r.id for r in requests}
-        try:
-            for completion in self._backend.answer(requests):
-                missing.discard(completion.id)
-                yield completion
-        except BackendError as error:
-            log.warning("lane %s failed: %s", self._lane, error)
-            for request_id in sorted(missing):
-                yield Completion(id=request_id, error=error)
-
     def _record(self, token: str, tried: list[Tried]) -> None:
         if tried:
-            followers: Followers = lifecycle.record(self._engine, token, tried, self._clock())
-            self._publisher.publish(followers)
-
-    def _request(self, claimed: Claimed) -> Request:
-        decision = claimed.decision
-        return Request(
-            id=claimed.id,
-            kind=decision.kind,
-            system=decision.system,
-            prompt=decision.prompt,
-            output=decision.output,
-            sampling=self._sampling(decision),
-            seed=draw_seed(decision, self._lane, claimed.tries),
-        )
-
-    def _sampling(self, decision: Decision) -> Sampling:
-        sampling = self._catalog.sampling(self._lane)
-        if isinstance(decision.output, ChoiceOutput):
-            return sampling
-        changes: dict[str, object] = {}
-        if decision.output.max_tokens is not None:
-            changes["max_tokens"] = decision.output.max_tokens
-        stops = getattr(decision.output, "stops", None)
-        if stops is not None:
-            changes["stops"] = stops
-        return sampling.model_copy(update=changes) if changes else sampling
-
-    def _tried(self, claimed: Claimed, completion: Completion, begun: int) -> Tried:
-        error = completion.error
-        return Tried(
-            id=claimed.id,
-            model=self._catalog.lanes[self._lane].model,
-            fingerprint=self._fingerprint,
-            raw=completion.raw,
-            label=completion.label,
-            probabilities=completion.probabilities,
-            mass=completion.mass,
-            truncated=completion.truncated,
-            tokens_in=completion.tokens_in,
-            tokens_out=completion.tokens_out,
-            tokens_cached=completion.tokens_cached,
-            cost_micros=completion.cost_micros,
-            waiting_us=max(0, begun - claimed.queued_at),
-            inference_us=int(completion.inference_s * SECOND),
-            error="" if error is None else str(error) or type(error).__name__,
-            again_at=None if error is None else self._again_at(claimed, error),
-            unknown_charge_micros=None if error is None else error.unknown_charge_micros,
-        )
-
-    def _again_at(self, claimed: Claimed, error: BackendError) -> int | None:
-        lane = self._catalog.lanes[self._lane]
-        charged = error.unknown_charge_micros is not None
-        retry = after_failure(
-            tries=claimed.tries + 1,
-            max_tries=lane.max_attempts,
-            retryable=error.retryable and (lane.repeat_unknown_charges or not charged),
-            retry_after_s=error.retry_after_s,
-            rng=random.Random(f"{claimed.id}.{claimed.tries}"),
-        )
-        return self._clock() + int(retry.delay_s * SECOND) if retry.again else None
-
-
-def draw_seed(decision: Decision, lane: str, tries: int) -> int:
-    """The seed of one call's sampling: the decision's own, moved on for each lane and try."""
-    text = f"{decision.seed}.{lane}.{tries}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+            self._publisher.publish(
+                patiently(lifecycle.record, self._engine, token, tried, self._clock())
+            )
 
 
 def may_cache(catalog: Catalog, decision: Decision) -> bool:

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from config.catalog import Catalog
+from config.load import AbsentLane
 from config.settings import Settings
 from ledger import cache, lifecycle
 from ledger.answers import Answered, find_answered
 from ledger.cache import Cached
 from ledger.clock import Clock
-from ledger.lifecycle import Ruling, Settlement
+from ledger.patience import patiently
+from ledger.providers import closed_lanes
 from ledger.records import Planned, StoredVerdict
+from ledger.transitions import Ruling, Settlement
 from routing.critique import NO, YES, critic_question
 from routing.decision import Status
 from routing.policy import next_hop, plan
@@ -33,14 +36,16 @@ class Checker:
         self._engine = engine
         self._publisher = publisher
         self._clock = clock
+        self._closed: dict[str, AbsentLane] = {}
 
     def check(self, ids: Sequence[str]) -> None:
         """Rule on those of ``ids`` that await a verdict."""
-        answered = find_answered(self._engine, ids)
+        answered = patiently(find_answered, self._engine, ids)
+        self._closed = patiently(closed_lanes, self._engine, self._catalog, self._clock())
         rulings = [self._rule(a) for a in answered if a.critic_id is None or a.critic_settled]
         # Stored before it is settled: whoever waits for the settlement finds it cached.
         self._store(answered, rulings)
-        self._publisher.publish(lifecycle.rule(self._engine, rulings, self._clock()))
+        self._publisher.publish(patiently(lifecycle.rule, self._engine, rulings, self._clock()))
 
     def _rule(self, answered: Answered) -> Ruling:
         kind = self._catalog.kind(answered.decision.kind)
@@ -54,12 +59,14 @@ class Checker:
             ending = Settlement(Status.ACCEPTED, verdict.answer, answered.lane, why, p_answer)
             return _ruling(answered, verdict, p_answer, settle=ending)
         privacy = answered.decision.preferences.privacy
-        hop = next_hop(answered.plan.lanes, answered.hop, self._catalog, privacy)
+        hop = next_hop(answered.plan.lanes, answered.hop, self._catalog, privacy, self._closed)
         if hop is not None:
             climb = (hop, answered.plan.lanes[hop])
             return _ruling(answered, verdict, p_answer, climb_to=climb)
         faults = "; ".join((*verdict.vetoes, *verdict.issues)) or f"scored {verdict.score:.2f}"
-        return _ruling(answered, verdict, p_answer, degrade=f"no lane is left after: {faults}")
+        shut = [self._closed[lane].reason for lane in answered.plan.lanes if lane in self._closed]
+        why = "; ".join([f"no lane is left after: {faults}", *shut])
+        return _ruling(answered, verdict, p_answer, degrade=why)
 
     def _verdict(self, answered: Answered) -> Verdict:
         kind = self._catalog.kind(answered.decision.kind)
@@ -94,7 +101,7 @@ class Checker:
             if ending is not None and may_cache(self._catalog, one.decision):
                 key = scoped_key(one.run_id, one.decision, one.fingerprint)
                 entries.append(Cached(key, ending.answer, one.lane, ending.p_answer))
-        cache.store(self._engine, entries, self._clock())
+        patiently(cache.store, self._engine, entries, self._clock())
 
 
 def _ruling(

@@ -7,10 +7,11 @@ import logging
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from config.queues import notify, send
 from ledger import outbox
-from ledger.lifecycle import Followers
+from ledger.transitions import Followers
 
 log = logging.getLogger(__name__)
 
@@ -31,3 +32,6 @@ class Publisher:
                 notify(self._app, followers.settled)
         except (OperationalError, OSError) as error:
             log.warning("broker away, the steward will publish: %s", error)
+        except DBAPIError as error:
+            # Sent, but not struck off: it will be sent again, and then finds nothing to do.
+            log.warning("ledger away, messages will go out twice: %s", error.orig)

@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
-from ledger import lifecycle, outbox
+from ledger import calls, lifecycle, outbox
 from ledger.clock import SECOND, Clock
-from ledger.lifecycle import Followers
+from ledger.transitions import Followers
 from ledger.workers import hold_office, leave_office
 from workers.publishing import Publisher
 
@@ -41,6 +41,9 @@ class Steward:
         self._publisher = publisher
         self._holder = holder
         self._clock = clock
+        # A call of a decision that was cancelled or has expired may still bring its price.
+        longest = max((m.timeout_s for m in settings.catalog.models.values()), default=0.0)
+        self._grace_us = int((longest + settings.lease_s) * SECOND)
 
     def round(self) -> bool:
         """Sweep once if the office is ours; tells whether it was."""
@@ -55,6 +58,7 @@ class Steward:
             lifecycle.republish(self._engine, now=now, stale_before=stale_before)
         )
         self._publisher.publish(lifecycle.expire(self._engine, now))
+        calls.close_orphans(self._engine, now=now, grace_us=self._grace_us)
         return True
 
     def resign(self) -> None:

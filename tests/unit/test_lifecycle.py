@@ -12,11 +12,11 @@ from sqlalchemy import Engine, select
 from config.settings import Settings
 from ledger import lifecycle, outbox
 from ledger.database import migrate, open_ledger, reading
-from ledger.lifecycle import Ruling, Settlement
 from ledger.outbox import CHECK, DECIDE
 from ledger.records import Planned, StoredVerdict, Tried
 from ledger.runs import start_run
 from ledger.tables import TABLES
+from ledger.transitions import Ruling, Settlement
 from routing.decision import ChoiceOutput, Complexity, Decision, Hop, Plan, Status
 
 DECISIONS = TABLES.tables["decision"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,8 @@ from typing import Protocol
 from config.catalog import Sampling
 from config.errors import BackendError
 from routing.decision import MAX_ANSWER_CHARS, Output
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,12 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back what the backend holds."""
         ...
+
+
+def log_bug(lane: str, error: Exception) -> BackendError:
+    """An exception that no backend should raise, as a failure that may be tried again."""
+    log.error("lane %s: the backend raised", lane, exc_info=error)
+    return BackendError(f"{type(error).__name__}: {error}")
 
 
 def failed(requests: Iterable[Request], error: BackendError) -> Iterator[Completion]:

@@ -1,0 +1,114 @@
+"""Turns claimed decisions into requests of a backend, and completions into attempts."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Sequence
+
+from config.catalog import Catalog, Sampling
+from config.errors import BackendError
+from ledger.clock import SECOND, Clock
+from ledger.records import Claimed, Tried
+from routing.decision import ChoiceOutput, Decision
+from routing.retries import after_failure
+from workers.backends.base import Backend, Completion, Request, log_bug
+
+
+class Questions:
+    """What one lane asks of its backend."""
+
+    def __init__(
+        self, catalog: Catalog, lane: str, *, backend: Backend, fingerprint: str, clock: Clock
+    ) -> None:
+        self._catalog = catalog
+        self._lane = lane
+        self._backend = backend
+        self._clock = clock
+        self.fingerprint = fingerprint
+        self.model = catalog.lanes[lane].model
+
+    def request(self, claimed: Claimed) -> Request:
+        """The call that answers a decision."""
+        decision = claimed.decision
+        return Request(
+            id=claimed.id,
+            kind=decision.kind,
+            system=decision.system,
+            prompt=decision.prompt,
+            output=decision.output,
+            sampling=self._sampling(decision),
+            seed=draw_seed(decision, self._lane, claimed.tries),
+        )
+
+    def most_micros(self, request: Request) -> int:
+        """The most that a call can cost."""
+        return self._backend.most_micros(request)
+
+    def completions(self, requests: Sequence[Request]) -> Iterable[Completion]:
+        """A completion for every request, whatever the backend does."""
+        missing = {r.id for r in requests}
+        try:
+            for completion in self._backend.answer(requests):
+                missing.discard(completion.id)
+                yield completion
+        except Exception as error:  # a fault of ours must not hold decisions until leases end
+            fault = error if isinstance(error, BackendError) else log_bug(self._lane, error)
+            for request_id in sorted(missing):
+                yield Completion(id=request_id, error=fault)
+
+    def tried(
+        self, claimed: Claimed, completion: Completion, begun: int, attempt_id: str | None = None
+    ) -> Tried:
+        """A completion as the ledger keeps it."""
+        error = completion.error
+        return Tried(
+            id=claimed.id,
+            model=self.model,
+            fingerprint=self.fingerprint,
+            raw=completion.raw,
+            label=completion.label,
+            probabilities=completion.probabilities,
+            mass=completion.mass,
+            truncated=completion.truncated,
+            tokens_in=completion.tokens_in,
+            tokens_out=completion.tokens_out,
+            tokens_cached=completion.tokens_cached,
+            cost_micros=completion.cost_micros,
+            waiting_us=max(0, begun - claimed.queued_at),
+            inference_us=int(completion.inference_s * SECOND),
+            error="" if error is None else str(error) or type(error).__name__,
+            again_at=None if error is None else self._again_at(claimed, error),
+            unknown_charge_micros=None if error is None else error.unknown_charge_micros,
+            attempt_id=attempt_id,
+        )
+
+    def _sampling(self, decision: Decision) -> Sampling:
+        sampling = self._catalog.sampling(self._lane)
+        if isinstance(decision.output, ChoiceOutput):
+            return sampling
+        changes: dict[str, object] = {}
+        if decision.output.max_tokens is not None:
+            changes["max_tokens"] = decision.output.max_tokens
+        stops = getattr(decision.output, "stops", None)
+        if stops is not None:
+            changes["stops"] = stops
+        return sampling.model_copy(update=changes) if changes else sampling
+
+    def _again_at(self, claimed: Claimed, error: BackendError) -> int | None:
+        lane = self._catalog.lanes[self._lane]
+        charged = error.unknown_charge_micros is not None
+        retry = after_failure(
+            tries=claimed.tries + 1,
+            max_tries=lane.max_attempts,
+            retryable=error.retryable and (lane.repeat_unknown_charges or not charged),
+            retry_after_s=error.retry_after_s,
+            rng=random.Random(f"{claimed.id}.{claimed.tries}"),
+        )
+        return self._clock() + int(retry.delay_s * SECOND) if retry.again else None
+
+
+def draw_seed(decision: Decision, lane: str, tries: int) -> int:
+    """The seed of one call's sampling: the decision's own, moved on for each lane and try."""
+    text = f"{decision.seed}.{lane}.{tries}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
