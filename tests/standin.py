@@ -111,9 +111,9 @@ class MessagesStandin:
             self.requests.append({"body": body, "headers": headers})
         reply = self._script(number, body)
         if reply["status"] == 200:
-            bill = Bill(
-                body["messages"][0]["content"], self._micros(reply["body"].get("usage", {}))
-            )
+            said = reply["body"]
+            usage = said.get("usage", {}) if isinstance(said, dict) else {}
+            bill = Bill(body["messages"][0]["content"], self._micros(usage))
             with self._lock:
                 self.bills.append(bill)
         return reply

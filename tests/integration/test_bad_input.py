@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_decisions import PROFILE, uptier
+from tests.standin import MessagesStandin, fault, message
 
 PROMPT = ("--prompt", "What next?")
 
@@ -221,4 +223,134 @@ def test_resuming_without_an_unfinished_simulation(tmp_path: Path) -> None:
         "--resume",
         data=tmp_path,
         says=("no unfinished simulation", "without --resume"),
+    )
+
+
+ASKED = ("decide", *PROMPT, "--choices", "A,B", "--profile", str(PROFILE))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_the_provider_refuses(tmp_path: Path, status: int) -> None:
+    with MessagesStandin(lambda n, b: message("A")) as standin:
+        standin.listing = fault(status, "authentication_error", "invalid x-api-key sk-wrong-key")
+        refused(
+            *ASKED,
+            data=tmp_path,
+            says=("anthropic refuses the key in ANTHROPIC_API_KEY: correct it",),
+            ANTHROPIC_API_KEY="sk-wrong-key",
+            ANTHROPIC_BASE_URL=standin.url,
+        )
+    assert (standin.looks, standin.billed) == (1, 0)
+
+
+@pytest.mark.parametrize("url", ["api.anthropic.com", "http://127.0.0.1:port"])
+def test_a_malformed_base_url(tmp_path: Path, url: str) -> None:
+    refused(
+        *ASKED,
+        data=tmp_path,
+        says=("ANTHROPIC_BASE_URL", url, "correct it"),
+        ANTHROPIC_API_KEY="sk-test",
+        ANTHROPIC_BASE_URL=url,
+    )
+
+
+def test_a_provider_that_is_away_keeps_nobody_from_asking_the_others(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    done = uptier(
+        *ASKED, data=tmp_path, ANTHROPIC_API_KEY="sk-test",
+        ANTHROPIC_BASE_URL=f"http://127.0.0.1:{port}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    logs = "".join(path.read_text() for path in (tmp_path / "stack").rglob("*.log"))
+    assert "anthropic at 127.0.0.1 does not answer as it should" in logs
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text("ANTHROPIC_API_KEY=sk-test\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_a_keys_file_that_others_may_read(tmp_path: Path, keys: Path) -> None:
+    keys.chmod(0o644)
+    refused(
+        *ASKED,
+        data=tmp_path / "data",
+        says=("UPTIER_KEYS_FILE", "mode 644", f"chmod 600 {keys}"),
+        UPTIER_KEYS_FILE=str(keys),
+    )
+
+
+def test_a_keys_file_that_is_missing_or_none_at_all(tmp_path: Path) -> None:
+    for path, word in ((tmp_path / "nowhere", "No such file"), (tmp_path, "regular file")):
+        refused(
+            *ASKED,
+            data=tmp_path / "data",
+            says=("UPTIER_KEYS_FILE", str(path), word),
+            UPTIER_KEYS_FILE=str(path),
+        )
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_a_keys_file_that_cannot_be_read(tmp_path: Path, keys: Path) -> None:
+    keys.chmod(0o000)
+    refused(
+        *ASKED,
+        data=tmp_path / "data",
+        says=("UPTIER_KEYS_FILE", "Permission denied", "chmod 600"),
+        UPTIER_KEYS_FILE=str(keys),
+    )
+
+
+def test_a_keys_file_with_a_malformed_line(tmp_path: Path, keys: Path) -> None:
+    keys.write_text("export ANTHROPIC_API_KEY=sk-test\n")
+    refused(
+        *ASKED,
+        data=tmp_path / "data",
+        says=("UPTIER_KEYS_FILE", "line 1", "NAME=value"),
+        UPTIER_KEYS_FILE=str(keys),
+    )
+
+
+def test_a_keys_file_without_the_name_leaves_the_lane_absent(tmp_path: Path, keys: Path) -> None:
+    keys.write_text("ANTHROPIC_KEY=sk-test\n")
+    done = uptier(*ASKED, "--kind", "question", data=tmp_path / "data", UPTIER_KEYS_FILE=str(keys))
+    assert done.returncode == 0, done.stderr
+    assert "ANTHROPIC_API_KEY is not set" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ('[models.small.weights]\nfile = "../x.gguf"', "plain file name"),
+        ('[models.small]\nbackend = "llama"', "llama"),
+        ('[lanes.tier1]\ntier = "local_fast"\nmodel = "nobody"', "nobody"),
+    ],
+)
+def test_wrong_names_in_a_profile(tmp_path: Path, section: str, says: str) -> None:
+    profile = tmp_path / "mine.toml"
+    source = 'source = { kind = "file", path = "/x.gguf" }'
+    parts = {
+        "[tiers.local_fast]": "rank = 1",
+        "[lanes.tier1]": 'tier = "local_fast"\nmodel = "small"',
+        "[models.small]": 'backend = "scripted"',
+        "[models.small.weights]": f'file = "x.gguf"\n{source}',
+        "[kinds.question]": 'tier = "local_fast"',
+        "[routing]": 'unknown_kind_tier = "local_fast"\ncritic_tier = "local_fast"',
+    }
+    heading, _, body = section.partition("\n")
+    parts[heading] = f"{body}\n{source}" if "weights" in heading else body
+    profile.write_text("\n".join(f"{head}\n{text}\n" for head, text in parts.items()))
+    refused(
+        "decide",
+        *PROMPT,
+        "--choices",
+        "A,B",
+        "--profile",
+        str(profile),
+        data=tmp_path / "data",
+        says=("mine.toml", says),
     )

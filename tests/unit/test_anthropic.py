@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 
 from config.catalog import BackendName, Model, Price, Provider, Sampling
+from config.errors import ConfigurationError
 from routing.decision import MAX_ANSWER_CHARS, ChoiceOutput, JsonOutput, Output, TextOutput
 from tests.standin import MessagesStandin, Reply, fault, message
 from workers.backends.anthropic import AnthropicBackend
 from workers.backends.base import Completion, Request
 from workers.backends.bounds import most_cost
 
+KEY = "sk-test"
 MODEL = Model(
     backend=BackendName.ANTHROPIC,
     provider="anthropic",
@@ -28,11 +30,10 @@ MODEL = Model(
 def backend(
     monkeypatch: pytest.MonkeyPatch, script: Callable[[int, Reply], Reply]
 ) -> Iterator[tuple[AnthropicBackend, MessagesStandin]]:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
     with MessagesStandin(script, price=MODEL.price) as standin:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", standin.url)
         provider = Provider(backend=BackendName.ANTHROPIC)
-        opened = AnthropicBackend("claude", MODEL, provider, slots=4)
+        opened = AnthropicBackend("claude", MODEL, provider, slots=4, key=KEY)
         yield opened, standin
         opened.close()
 
@@ -209,3 +210,90 @@ def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     with backend(monkeypatch, lambda n, b: message("x" * 300_000)) as (opened, _):
         completion = ask(opened, TextOutput())
     assert (len(completion.raw), completion.truncated) == (MAX_ANSWER_CHARS, True)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_is_told_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with backend(monkeypatch, lambda n, b: message("x")) as (opened, standin):
+        standin.listing = fault(status, "authentication_error", f"invalid key {KEY}")
+        with pytest.raises(ConfigurationError) as error:
+            opened.check()
+    expected = "anthropic refuses the key in ANTHROPIC_API_KEY: correct it"
+    assert str(error.value) == expected
+    assert (standin.looks, standin.requests) == (1, [])
+
+
+@pytest.mark.parametrize("key", ["clé", "sk-a\nsk-b", "sk-a\x00"])
+def test_a_key_that_no_header_can_carry_is_refused_unseen(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="characters") as error:
+        AnthropicBackend("claude", MODEL, None, slots=1, key=key)
+    assert key[:3] not in str(error.value)
+
+
+def test_a_key_that_is_known_passes_at_no_cost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with backend(monkeypatch, lambda n, b: message("x")) as (opened, standin):
+        opened.check()
+    assert (standin.looks, standin.billed) == (1, 0)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        fault(404, "not_found_error"),
+        fault(500, "api_error"),
+        fault(529, "overloaded_error"),
+        fault(403, "permission_error", "see Plans & Billing"),
+        None,
+    ],
+)
+def test_a_provider_that_is_away_is_only_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, listing: Reply | None
+) -> None:
+    with backend(monkeypatch, lambda n, b: message("x")) as (opened, standin):
+        if listing is None:
+            standin.stop()
+        else:
+            standin.listing = listing
+        opened.check()
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "127.0.0.1" in warnings[0]
+    assert "network" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    "url", ["api.anthropic.com", "ftp://host", "http://", "http://host:port", "https://[::1"]
+)
+def test_a_malformed_base_url_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", url)
+    with pytest.raises(ConfigurationError) as error:
+        AnthropicBackend("claude", MODEL, None, slots=1, key=KEY)
+    assert url in str(error.value)
+    assert "ANTHROPIC_BASE_URL" in str(error.value)
+    written = Provider(backend=BackendName.ANTHROPIC, base_url=url)
+    monkeypatch.delenv("ANTHROPIC_BASE_URL")
+    with pytest.raises(ConfigurationError, match="base_url"):
+        AnthropicBackend("claude", MODEL, written, slots=1, key=KEY)
+
+
+def test_a_provider_without_a_key_names_the_variable() -> None:
+    provider = Provider(backend=BackendName.ANTHROPIC, api_key_env="TEAM_KEY")
+    with pytest.raises(ConfigurationError, match="set TEAM_KEY"):
+        AnthropicBackend("claude", MODEL, provider, slots=1, key=None)
+
+
+@pytest.mark.parametrize("body", ["no object", {"type": "message"}, []])
+def test_an_answer_that_is_no_message_fails_alone_and_may_have_been_billed(
+    monkeypatch: pytest.MonkeyPatch, body: object
+) -> None:
+    reply = {"status": 200, "body": body}
+    with backend(monkeypatch, lambda n, b: reply) as (opened, _):
+        error = ask(opened, TextOutput()).error
+    assert error is not None
+    assert error.unknown_charge_micros == opened.most_micros(request(TextOutput()))
+    assert "\n" not in str(error)

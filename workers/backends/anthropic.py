@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
+from urllib.parse import urlsplit
 
 import anthropic
 
 from config.catalog import Model, Provider
-from config.errors import BackendError, ConfigurationError
+from config.errors import ConfigurationError
 from routing.decision import ChoiceOutput, JsonOutput
+from workers.backends.anthropic_errors import translated
 from workers.backends.base import Capabilities, Completion, Request
 from workers.backends.bounds import most_cost
 
 ANSWER_TOOL = "answer"
 CHOICE_TOKENS = 30
-AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-REFUSALS = frozenset({401, 402, 403, 408})
-"""Statuses below 500 that the provider would give to any request."""
-QUOTA = re.compile(
-    r"insufficient.quota|credit balance|usage limit|(?<![.'\"`\w])(billing|quota)", re.IGNORECASE
-)
-"""Not where a fault quotes a field of the request, such as ``properties.quota``."""
+KEY = "ANTHROPIC_API_KEY"
+BASE_URL = "ANTHROPIC_BASE_URL"
+CHECK_TIMEOUT_S = 5.0
+UNREADABLE = (anthropic.AnthropicError, AttributeError, TypeError, ValueError)
+"""What the SDK and its answer raise; the last three where a 200 holds no message."""
+
+log = logging.getLogger(__name__)
 
 
 class AnthropicBackend:
@@ -34,18 +36,51 @@ class AnthropicBackend:
 
     capabilities = Capabilities(local=False, probabilities=False)
 
-    def __init__(self, name: str, model: Model, provider: Provider | None, slots: int) -> None:
+    def __init__(
+        self, name: str, model: Model, provider: Provider | None, slots: int, *, key: str | None
+    ) -> None:
+        """Connect to nothing yet; ``slots`` calls may run at once.
+
+        Raises:
+            ConfigurationError: there is no key, or it or the base URL is malformed.
+        """
         self._model = model
         self._remote = model.remote_name or name
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="anthropic")
-        try:
-            self._client = anthropic.Anthropic(
-                base_url=_base_url(provider),
-                max_retries=0,
-                timeout=model.timeout_s,
+        self._provider = model.provider or "anthropic"
+        self._key_name = key_name(provider)
+        if not key:
+            raise ConfigurationError(f"{self._provider} needs a key: set {self._key_name}")
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigurationError(
+                f"the key in {self._key_name} has characters that no key has: correct it"
             )
-        except anthropic.AnthropicError as error:
-            raise ConfigurationError(f"anthropic: {error}; set ANTHROPIC_API_KEY") from None
+        self._client = anthropic.Anthropic(
+            api_key=key, base_url=_base_url(provider), max_retries=0, timeout=model.timeout_s
+        )
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="anthropic")
+
+    def check(self) -> None:
+        """Ask once, at no cost, whether the provider is there and knows the key.
+
+        A provider that is away is only warned of: it may be back before it is needed.
+
+        Raises:
+            ConfigurationError: it refuses the key.
+        """
+        client = self._client.with_options(timeout=CHECK_TIMEOUT_S, max_retries=0)
+        try:
+            client.models.list(limit=1)
+        except UNREADABLE as error:
+            found = translated(error, 0, CHECK_TIMEOUT_S)
+            if getattr(error, "status_code", None) in (401, 403) and not found.quota:
+                raise ConfigurationError(
+                    f"{self._provider} refuses the key in {self._key_name}: correct it"
+                ) from None
+            log.warning(
+                "%s at %s does not answer as it should: %s; look at the network, its base URL and "
+                "its status page, calls are made all the same",
+                self._provider, self._client.base_url.host, found,
+            )  # fmt: skip
 
     def answer(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """All requests side by side, as many at once as the lane has slots."""
@@ -69,18 +104,9 @@ class AnthropicBackend:
         start = time.monotonic()
         try:
             message = self._client.messages.create(**self._call(request))
-        except anthropic.APITimeoutError:
-            error = BackendError(
-                f"no answer within {self._model.timeout_s:g} s",
-                unknown_charge_micros=self.most_micros(request),
-                outage=True,
-            )
-        except anthropic.APIStatusError as status:
-            error = _status_error(status)
-        except anthropic.APIConnectionError as broken:
-            error = _connection_error(broken, self.most_micros(request))
-        else:
             return self._completion(request, message, time.monotonic() - start)
+        except UNREADABLE as broken:
+            error = translated(broken, self.most_micros(request), self._model.timeout_s)
         return Completion(id=request.id, error=error, inference_s=time.monotonic() - start)
 
     def _call(self, request: Request) -> dict[str, Any]:
@@ -122,11 +148,31 @@ class AnthropicBackend:
         )
 
 
+def key_name(provider: Provider | None) -> str:
+    """The name under which the provider's key is looked for."""
+    return (provider.api_key_env if provider else None) or KEY
+
+
 def _base_url(provider: Provider | None) -> str | None:
-    if provider is None:
-        return None
-    named = os.environ.get(provider.base_url_env) if provider.base_url_env else None
-    return named or provider.base_url
+    """The provider's URL: from its own variable, from the catalog, or as the SDK finds it."""
+    own = (provider.base_url_env if provider else None) or ""
+    written = provider.base_url if provider else None
+    place, url = own, os.environ.get(own)
+    if not url:
+        place, url = "base_url", written
+    if not url:
+        place, url = BASE_URL, os.environ.get(BASE_URL)
+    if url and not _is_http(url):
+        raise ConfigurationError(f"{place} = {url!r} is not an http or https URL: correct it")
+    return url or None
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or half an IPv6 address
+        return False
 
 
 def _bound(request: Request) -> int:
@@ -149,34 +195,3 @@ def _text(blocks: Sequence[Any]) -> str:
         if block.type == "text":
             parts.append(block.text)
     return "".join(parts)
-
-
-def _status_error(error: anthropic.APIStatusError) -> BackendError:
-    wish = error.response.headers.get("retry-after")
-    try:
-        retry_after = float(wish) if wish is not None else None
-    except ValueError:
-        retry_after = None
-    status = error.status_code
-    quota = status == 402 or (status in (400, 403, 429) and QUOTA.search(str(error)) is not None)
-    return BackendError(
-        f"HTTP {status}: {_first_line(error)}",
-        retryable=status in AGAIN and not quota,
-        retry_after_s=retry_after,
-        outage=quota or status in REFUSALS or status >= 500,
-        quota=quota,
-    )
-
-
-def _connection_error(error: anthropic.APIConnectionError, most: int) -> BackendError:
-    # A connection that was never made cannot have been billed; one that broke may have been.
-    never_made = "Connect" in type(error.__cause__).__name__
-    return BackendError(
-        f"connection failed: {error.__cause__ or error}",
-        unknown_charge_micros=None if never_made else most,
-        outage=True,
-    )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from config.catalog import BackendName
 from config.errors import ConfigurationError
+from config.keys import find_key
 from config.settings import Settings
-from workers.backends.anthropic import AnthropicBackend
+from workers.backends.anthropic import AnthropicBackend, key_name
 from workers.backends.base import Backend
 from workers.backends.scripted import ScriptedBackend
 
@@ -14,7 +15,8 @@ def open_backend(settings: Settings, lane_name: str) -> Backend:
     """The backend that answers for a lane, its model loaded.
 
     Raises:
-        ConfigurationError: the lane's backend is not built in, or its weights are missing.
+        ConfigurationError: the lane's backend is not built in, its weights are missing, or its
+            provider refuses the key.
     """
     catalog = settings.catalog
     lane, model = catalog.lanes[lane_name], catalog.lane_model(lane_name)
@@ -22,7 +24,10 @@ def open_backend(settings: Settings, lane_name: str) -> Backend:
         return ScriptedBackend(lane.model, model)
     if model.backend is BackendName.ANTHROPIC:
         provider = catalog.providers.get(model.provider) if model.provider else None
-        return AnthropicBackend(lane.model, model, provider, lane.slots)
+        key = find_key(key_name(provider), settings.keys_file)
+        backend = AnthropicBackend(lane.model, model, provider, lane.slots, key=key)
+        backend.check()
+        return backend
     if model.backend is BackendName.LLAMA_CPP:
         # Imported here: loading llama.cpp's library costs every other worker time and memory.
         from workers.backends.llama_cpp import open_llama
