@@ -10,6 +10,7 @@ import typer
 from sqlalchemy.exc import DBAPIError
 
 from cli import decide, models, simulate, stack, worker
+from config import secrets
 from config.errors import UptierError
 
 INTERRUPTED = 130
@@ -33,6 +34,7 @@ app.command("worker")(worker.worker)
 
 def main() -> None:
     """Run the command line; exit 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    secrets.install()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -61,7 +63,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _say(message: str, status: int) -> int:
-    line = " ".join(message.split())
+    line = " ".join(secrets.redact(message).split())
     print(f"uptier: {line}", file=sys.stderr)
     return status
 

@@ -1,5 +1,7 @@
 """The one hierarchy of errors. A message names the value, the place and the mend."""
 
+from config.secrets import redact
+
 
 class UptierError(Exception):
     """Base of every error that Uptier raises on purpose; commands exit with ``exit_code``."""
@@ -55,7 +57,7 @@ class BackendError(UptierError):
         outage: bool = False,
         quota: bool = False,
     ) -> None:
-        super().__init__(message)
+        super().__init__(redact(message))  # providers quote what they were sent
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.unknown_charge_micros = unknown_charge_micros

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from config import secrets
 from config.errors import ConfigurationError
 
 MOST_BYTES = 64 << 10
@@ -28,9 +29,10 @@ def find_key(
         ConfigurationError: the file is missing, malformed, or open to other users.
     """
     found = environ.get(name, "").strip()
-    if found or keys_file is None:
-        return found or None
-    return read_keys(keys_file).get(name) or None
+    if not found and keys_file is not None:
+        found = read_keys(keys_file).get(name, "")
+    secrets.remember(found)
+    return found or None
 
 
 def read_keys(path: Path) -> dict[str, str]:

@@ -76,6 +76,8 @@ def one_line(error: ValidationError, place: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     value = first.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
+    if first["type"] == "extra_forbidden" or (where.endswith("_url") and "://" not in shown):
+        shown = ""  # a key under a wrong name, or a password in what is no URL
     spot = f"{place}: {where}" if where else place
     return f"{spot}: {message}{shown}; correct it and start again"
 
