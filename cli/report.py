@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from cli.output import milliseconds, out, percent, usd
+from ledger.budgets import BudgetUse
 from ledger.reports import Report
 
 
@@ -34,7 +35,9 @@ def _summary(report: Report) -> Table:
          f"{percent(report.accuracy.overall)} of {report.accuracy.known}; "
          + ", ".join(f"{t} {percent(a)}" for t, a in report.accuracy.by_tier.items())),
         ("Tokens", ", ".join(f"{name} {n:,}" for name, n in report.tokens.items())),
-        ("Cost", f"{usd(report.cost_usd)}, unknown charges {usd(report.unknown_charge_usd)}"),
+        ("Cost", usd(report.cost_usd)),
+        ("Unknown charges", f"{report.unknown_charges}, at most {usd(report.unknown_charge_usd)}"),
+        *(("Budget " + use.scope.split(":")[0], budget_line(use)) for use in report.budgets),
         (f"All on {report.all_cloud_model}",
          f"{usd(report.all_cloud_cost_usd)}; saved {usd(report.savings_usd)} "
          f"({percent(report.savings_share)})"),
@@ -46,6 +49,17 @@ def _summary(report: Report) -> Table:
     for name, text in rows:
         table.add_row(name, text)
     return table
+
+
+def budget_line(use: BudgetUse) -> str:
+    """A budget's use in words."""
+    parts = []
+    if use.limit_usd is not None:
+        parts.append(f"{usd(use.spent_usd + use.reserved_usd)} of {usd(use.limit_usd)}")
+    if use.limit_calls is not None:
+        parts.append(f"{use.calls} of {use.limit_calls} calls")
+    mark = " (nearly used up)" if use.alert else ""
+    return f"{use.scope}: {', '.join(parts)}{mark}"
 
 
 def _lanes(report: Report) -> Table:

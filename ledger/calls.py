@@ -8,7 +8,7 @@ the provider is called. Whatever becomes of the worker, the row is there: a resu
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from ledger.database import reading, writing
 from ledger.records import Claimed, Tried, attempt_row, attempt_values
 from ledger.tables import TABLES
 from ledger.transitions import DECISIONS, Followers, after_error, held_rows
-from routing.decision import State
+from routing.decision import Plan, State
 
 ATTEMPTS = TABLES.tables["attempt"]
 INTENT = "intent"
@@ -118,11 +118,13 @@ def close_lost(
     *,
     repeats: bool,
     max_attempts: int,
+    lower: Callable[[Claimed], Plan | None],
     now: int,
 ) -> tuple[list[Claimed], Followers]:
     """Book calls that lost their worker; the decisions that may be asked again, and what follows.
 
     A call that may have been served is repeated only where the lane ``repeats`` such calls.
+    ``lower`` gives the plan of a decision that has no other lane left.
     """
     followers = Followers()
     with writing(engine) as connection:
@@ -143,7 +145,7 @@ def close_lost(
                 )
             else:
                 held = held_rows(connection, token, [one.id])[0]
-                tried = Tried(one.id, "", "", error=LOST)
+                tried = Tried(one.id, "", "", error=LOST, lower=lower(one))
                 after_error(connection, held, tried, followers, now)
     return going_on, followers
 

@@ -81,6 +81,8 @@ class Tried:
     unknown_charge_micros: int | None = None
     attempt_id: str | None = None
     """The intent that was written before the call, where it is paid."""
+    lower: Plan | None = None
+    """Where it goes if this failed, no lane is left and no answer is there; see ``Refusal``."""
 
 
 @dataclass(frozen=True)

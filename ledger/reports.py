@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Engine, func, select
 
 from config.catalog import Catalog
 from config.settings import Settings
-from ledger.clock import SECOND
+from ledger.budgets import BudgetUse, usage
+from ledger.calls import INTENT, UNKNOWN
+from ledger.clock import SECOND, now
 from ledger.database import ledger_place, open_ledger, reading
 from ledger.runs import RunInfo
 from ledger.tables import TABLES
@@ -21,6 +23,8 @@ DECISIONS = TABLES.tables["decision"]
 ATTEMPTS = TABLES.tables["attempt"]
 PREFIXES = TABLES.tables["prefix"]
 
+NOT_KNOWN = (INTENT, UNKNOWN)
+"""Outcomes of calls that may have been served; an intent is one that is under way."""
 CHARS_PER_TOKEN = 4
 """For answers from the cache, whose tokens nobody counted."""
 
@@ -103,6 +107,9 @@ class Report(BaseModel):
     tokens: dict[str, int]
     cost_usd: float
     unknown_charge_usd: float
+    """The most that calls can have cost of which nobody knows whether they were served."""
+    unknown_charges: int
+    budgets: list[BudgetUse]
     all_cloud_cost_usd: float | None
     all_cloud_model: str | None
     savings_usd: float | None
@@ -124,7 +131,7 @@ def report(engine: Engine, settings: Settings, catalog: Catalog, run: RunInfo) -
     total = counts.total
     escalated = sum(1 for r in rows if r.climbs)
     spent = sum(t.cost_micros for t in tries)
-    unknown = sum(t.estimated_micros for t in tries if t.outcome == "unknown_charge")
+    unknown = [t.estimated_micros for t in tries if t.outcome in NOT_KNOWN]
     all_cloud = _all_cloud_micros(rows, tries, catalog)
     seconds = _seconds(rows)
     return Report(
@@ -146,7 +153,9 @@ def report(engine: Engine, settings: Settings, catalog: Catalog, run: RunInfo) -
             "output": sum(t.tokens_out for t in tries),
         },
         cost_usd=dollars(spent),
-        unknown_charge_usd=dollars(unknown),
+        unknown_charge_usd=dollars(sum(unknown)),
+        unknown_charges=len(unknown),
+        budgets=usage(engine, run.id, catalog.cloud_budget.alert_share, now()),
         all_cloud_cost_usd=None if all_cloud is None else dollars(all_cloud),
         all_cloud_model=catalog.reference_model,
         savings_usd=None if all_cloud is None else dollars(all_cloud - spent),
@@ -262,7 +271,7 @@ def _lane_use(lane: str, rows: Sequence[Any], catalog: Catalog) -> LaneUse:
     known = catalog.lanes.get(lane)
     judged = [r for r in rows if r.passed is not None]
     passed = sum(1 for r in judged if r.passed)
-    unknown = [r.estimated_micros for r in rows if r.outcome == "unknown_charge"]
+    unknown = [r.estimated_micros for r in rows if r.outcome in NOT_KNOWN]
     return LaneUse(
         tier=known.tier if known else "unknown",
         model=known.model if known else "unknown",

@@ -260,6 +260,8 @@ def refuse(
         connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**held))
         lane = refusal.lower.lanes[row.hop + 1]
         climb(connection, [(row.id, row.hop + 1, lane)], followers, now)
+        same = {"climbs": row.climbs}  # it went down
+        connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**same))
     elif refusal.again_at is not None:
         put_off(connection, row.id, refusal.again_at, None)
     else:
@@ -358,10 +360,11 @@ def after_error(
 def _settle_after_error(
     connection: Connection, row: Any, tried: Tried, followers: Followers, now: int
 ) -> None:
-    ending = best_ending(connection, row, f"{row.lane} failed: {tried.error}")
     cost = {"cost_micros": row.cost_micros + tried.cost_micros, "tries": row.tries + 1}
     connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**cost))
-    settle(connection, [(row, ending)], followers, now)
+    reason = f"{row.lane} failed: {tried.error}"
+    refusal = Refusal(row.id, Status.DEGRADED, reason, lower=tried.lower)
+    refuse(connection, row, refusal, followers, now)
 
 
 def best_ending(connection: Connection, row: Any, reason: str) -> Settlement:

@@ -18,7 +18,7 @@ from ledger.providers import Health, Verdict
 from ledger.records import Claimed, Tried, plan_of
 from ledger.transitions import Refusal
 from routing.decision import Status
-from routing.policy import lower_plan, next_hop
+from routing.policy import next_hop
 from workers.backends.base import Completion, Request
 from workers.publishing import Publisher
 from workers.questions import Questions
@@ -62,6 +62,7 @@ class Payer:
             claimed,
             repeats=self._lane.repeat_unknown_charges,
             max_attempts=self._lane.max_attempts,
+            lower=self._questions.lower,
             now=self._clock(),
         )
         self._publisher.publish(followers)
@@ -138,7 +139,7 @@ class Payer:
             status=Status.BUDGET if begun.budget is not None else Status.DEGRADED,
             reason=begun.budget or begun.breaker or "",
             climb_to=None if hop is None else (hop, whole.lanes[hop]),
-            lower=lower_plan(claimed.decision, whole, claimed.hop, self._catalog),
+            lower=self._questions.lower(claimed),
             again_at=begun.open_until if soon else None,
         )
 

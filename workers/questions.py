@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from config.catalog import Catalog, Sampling
 from config.errors import BackendError
 from ledger.clock import SECOND, Clock
-from ledger.records import Claimed, Tried
-from routing.decision import ChoiceOutput, Decision
+from ledger.records import Claimed, Tried, plan_of
+from routing.decision import ChoiceOutput, Decision, Plan
+from routing.policy import lower_plan
 from routing.retries import after_failure
 from workers.backends.base import Backend, Completion, Request, log_bug
 
@@ -62,6 +63,8 @@ class Questions:
     ) -> Tried:
         """A completion as the ledger keeps it."""
         error = completion.error
+        again_at = None if error is None else self._again_at(claimed, error)
+        ends = error is not None and again_at is None
         return Tried(
             id=claimed.id,
             model=self.model,
@@ -78,10 +81,15 @@ class Questions:
             waiting_us=max(0, begun - claimed.queued_at),
             inference_us=int(completion.inference_s * SECOND),
             error="" if error is None else str(error) or type(error).__name__,
-            again_at=None if error is None else self._again_at(claimed, error),
+            again_at=again_at,
             unknown_charge_micros=None if error is None else error.unknown_charge_micros,
             attempt_id=attempt_id,
+            lower=self.lower(claimed) if ends else None,
         )
+
+    def lower(self, claimed: Claimed) -> Plan | None:
+        """A decision's plan with a free lane that it has not tried, for when it has no other."""
+        return lower_plan(claimed.decision, plan_of(claimed), claimed.hop, self._catalog)
 
     def _sampling(self, decision: Decision) -> Sampling:
         sampling = self._catalog.sampling(self._lane)
