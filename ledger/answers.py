@@ -39,6 +39,8 @@ class Answered:
     critic_id: str | None
     critic_settled: bool
     critic: str | None
+    deliveries: int
+    """Times its check was asked for again; see ``lifecycle.suspect_check``."""
 
 
 def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
@@ -88,6 +90,7 @@ def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
             critic_id=r.critic_id,
             critic_settled=r.critic_state == State.SETTLED.value,
             critic=r.critic_answer if r.critic_status in GOOD else None,
+            deliveries=r.deliveries,
         )
         for r in rows
     ]

@@ -271,7 +271,8 @@ def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
 def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000) -> Followers:
     """New messages for work that nobody is at: due, expired or unchecked for too long.
 
-    What was lost with its worker goes out one by one, see :func:`claim`.
+    What was lost with its worker goes out one by one, see :func:`claim`; so does what a check was
+    asked for twice, see :func:`suspect_check`.
     """
     followers = Followers()
     due = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
@@ -279,28 +280,62 @@ def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000)
     lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
     unchecked = DECISIONS.c.state == State.ANSWERED.value
     stale = DECISIONS.c.published_at < stale_before
-    columns = (DECISIONS.c.id, DECISIONS.c.lane, DECISIONS.c.state)
+    columns = (DECISIONS.c.id, DECISIONS.c.lane, DECISIONS.c.state, DECISIONS.c.deliveries)
     found = (due & (first_time | stale)) | (lost & stale) | (unchecked & stale)
     query = select(*columns).where(found).order_by(DECISIONS.c.id).limit(limit)
     with reading(engine) as connection:
         rows = connection.execute(query).all()
-    if not rows:
-        return followers
-    suspects = {r.id for r in rows if r.state == State.RUNNING.value}
+    if rows:
+        with writing(engine) as connection:
+            _republish(connection, rows, followers, now)
+    return followers
+
+
+def _republish(connection: Connection, rows: Sequence[Any], followers: Followers, now: int) -> None:
+    checks = [r.id for r in rows if r.state == State.ANSWERED.value]
+    by_queue: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for row in rows:
+        place = (CHECK, QUALITY_QUEUE) if row.state == State.ANSWERED.value else (DECIDE, row.lane)
+        by_queue[place].append(row)
+    for (task, queue), some in by_queue.items():
+        alone = [r.id for r in some if _is_suspect(r)]
+        together = [r.id for r in some if not _is_suspect(r)]
+        followers.messages += outbox.write(connection, task, queue, together, now)
+        for one in alone:
+            followers.messages += outbox.write(connection, task, queue, [one], now)
+    for chunk in chunks([r.id for r in rows]):
+        statement = update(DECISIONS).where(DECISIONS.c.id.in_(chunk))
+        connection.execute(statement.values(published_at=now))
+    for chunk in chunks(checks):
+        again = update(DECISIONS).where(
+            DECISIONS.c.id.in_(chunk), DECISIONS.c.state == State.ANSWERED.value,
+            DECISIONS.c.deliveries == 0,
+        )  # fmt: skip
+        connection.execute(again.values(deliveries=1))
+
+
+def _is_suspect(row: Any) -> bool:
+    if row.state == State.ANSWERED.value:
+        return bool(row.deliveries > 0)
+    return bool(row.state == State.RUNNING.value)
+
+
+def suspect_check(engine: Engine, decision_id: str, limit: int, now: int) -> Followers | None:
+    """Count a check that was asked for before without an outcome; ``None`` if it may go on.
+
+    After ``limit`` such checks the decision ends: its answer may have killed each checker.
+    """
+    followers = Followers()
     with writing(engine) as connection:
-        by_lane: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for row in rows:
-            checks = row.state == State.ANSWERED.value
-            by_lane[(CHECK, QUALITY_QUEUE) if checks else (DECIDE, row.lane)].append(row.id)
-        for (task, queue), ids in by_lane.items():
-            alone = [i for i in ids if i in suspects]
-            together = [i for i in ids if i not in suspects]
-            followers.messages += outbox.write(connection, task, queue, together, now)
-            for one in alone:
-                followers.messages += outbox.write(connection, task, queue, [one], now)
-            for chunk in chunks(ids):
-                statement = update(DECISIONS).where(DECISIONS.c.id.in_(chunk))
-                connection.execute(statement.values(published_at=now))
+        row = answered_rows(connection, [decision_id]).get(decision_id)
+        if row is None:
+            return followers
+        if row.deliveries <= limit:
+            more = {"deliveries": row.deliveries + 1}
+            connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**more))
+            return None
+        reason = f"its check began {limit} times without an outcome; its checkers may have died"
+        settle(connection, [(row, ending_without(row, reason, Status.DEAD))], followers, now)
     return followers
 
 

@@ -33,6 +33,7 @@ class Checker:
     ) -> None:
         self._catalog: Catalog = settings.catalog
         self._absent = settings.absent_lanes
+        self._max_deliveries = settings.max_deliveries
         self._engine = engine
         self._publisher = publisher
         self._clock = clock
@@ -41,11 +42,22 @@ class Checker:
     def check(self, ids: Sequence[str]) -> None:
         """Rule on those of ``ids`` that await a verdict."""
         answered = patiently(find_answered, self._engine, ids)
+        ready = [a for a in answered if a.critic_id is None or a.critic_settled]
+        if len(ready) == 1 and ready[0].deliveries > 0 and self._is_poison(ready[0].id):
+            return
         self._closed = patiently(closed_lanes, self._engine, self._catalog, self._clock())
-        rulings = [self._rule(a) for a in answered if a.critic_id is None or a.critic_settled]
+        rulings = [self._rule(a) for a in ready]
         # Stored before it is settled: whoever waits for the settlement finds it cached.
-        self._store(answered, rulings)
+        self._store(ready, rulings)
         self._publisher.publish(patiently(lifecycle.rule, self._engine, rulings, self._clock()))
+
+    def _is_poison(self, decision_id: str) -> bool:
+        limit = self._max_deliveries
+        ended = patiently(lifecycle.suspect_check, self._engine, decision_id, limit, self._clock())
+        if ended is None:
+            return False
+        self._publisher.publish(ended)
+        return True
 
     def _rule(self, answered: Answered) -> Ruling:
         kind = self._catalog.kind(answered.decision.kind)

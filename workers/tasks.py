@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from celery import Celery
@@ -10,12 +11,16 @@ from sqlalchemy import Engine
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import open_ledger
-from ledger.outbox import CHECK, DECIDE
+from ledger.outbox import CHECK, DECIDE, MAX_IDS
 from workers.answering import Answerer
 from workers.backends.factory import open_backend
 from workers.checking import Checker
 from workers.models import model_fingerprint
 from workers.publishing import Publisher
+
+log = logging.getLogger(__name__)
+
+MAX_ID_CHARS = 64
 
 
 class Office:
@@ -90,8 +95,22 @@ def register(app: Celery, office: Office) -> None:
 
     @app.task(name=DECIDE)
     def decide(lane: str, ids: list[str]) -> None:
-        office.answerer().answer(lane, ids)
+        if _is_sound(ids):
+            office.answerer().answer(lane, ids)
 
     @app.task(name=CHECK)
     def check(ids: list[str]) -> None:
-        office.checker().check(ids)
+        if _is_sound(ids):
+            office.checker().check(ids)
+
+
+def _is_sound(ids: object) -> bool:
+    """Whether a message is one of ours: whoever can write to the broker can send any other."""
+    sound = (
+        isinstance(ids, list)
+        and len(ids) <= MAX_IDS
+        and all(isinstance(one, str) and len(one) <= MAX_ID_CHARS for one in ids)
+    )
+    if not sound:
+        log.error("a message that is not a list of at most %d ids was dropped", MAX_IDS)
+    return sound

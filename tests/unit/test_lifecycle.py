@@ -286,3 +286,21 @@ def test_a_critics_answer_brings_its_parent_back_to_the_check(engine: Engine, ru
     accept = ruling(engine, critic, settle=Settlement(Status.ACCEPTED, "A", "tier1", "ok"))
     done = lifecycle.rule(engine, [accept], now=43)
     assert (CHECK, (ids[0],)) in [(m.task, m.ids) for m in done.messages]
+
+
+def test_a_check_that_kills_its_worker_ends_alone_after_some_tries(
+    engine: Engine, run_id: str
+) -> None:
+    bad, good = submit(engine, run_id, "bad", "good")
+    claim(engine, [bad, good], "t", now=20)
+    lifecycle.record(engine, "t", [answer(bad), answer(good)], now=30)
+    first = lifecycle.republish(engine, now=100, stale_before=90).messages
+    assert [m.ids for m in first] == [(bad, good)]
+    alone = lifecycle.republish(engine, now=200, stale_before=190).messages
+    assert [m.ids for m in alone] == [(bad,), (good,)]
+    assert [lifecycle.suspect_check(engine, bad, 3, now=210) for _ in range(3)] == [None] * 3
+    ended = lifecycle.suspect_check(engine, bad, 3, now=220)
+    assert ended is not None
+    assert [decision for _, decision in ended.settled] == [bad]
+    assert "its checkers may have died" in str(row(engine, bad)["reason"])
+    assert row(engine, good)["state"] == "answered"
