@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from cli.output import say
-from config.queues import check_broker, make_app
+from config.broker import check_broker
+from config.queues import make_app
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import migrate, open_ledger
@@ -50,7 +51,7 @@ def session(
     migrate(settings)
     with running_stack(settings, progress=say, own_workers=own_workers) as endpoint:
         if settings.broker_url is not None:
-            check_broker(make_app(endpoint.broker_url, settings.catalog.lanes, settings.key_prefix))
+            check_broker(make_app(settings, endpoint.broker_url))
         engine = open_ledger(settings)
         this = run or start_run(
             engine, mode=mode, profile=settings.profile, now=now(), seed=seed, config=config,

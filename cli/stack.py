@@ -105,7 +105,8 @@ def _show_status(found: StackStatus) -> None:
     if found.condition is Condition.EXTERNAL:
         rows.append(("workers", "none of this machine; `uptier up` starts some"))
     rows += [("absent", f"{absent.lane}: {absent.reason}") for absent in found.absent_lanes]
-    rows += [("problem", text) for text in (found.failure, found.ledger_problem) if text]
+    problems = (found.failure, found.broker_problem, found.ledger_problem)
+    rows += [("problem", text) for text in problems if text]
     for name, value in rows:
         typer.echo(f"{name:<11}{value}")
     if found.workers:

@@ -3,43 +3,73 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
+from amqp.exceptions import MessageNacked
 from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
-from config.errors import BrokerUnavailable
+from config.broker import is_amqp, tls_options
+from config.settings import Settings
 
 QUALITY = "quality"
 INTAKE = "intake"
-SETTLED = Exchange("uptier.settled", type="fanout", durable=False, delivery_mode="transient")
-"""Best-effort notices of settled decisions; a waiting producer hears those of its run."""
 
 VISIBILITY_TIMEOUT_S = 900
 """How long the broker waits for an acknowledgement; leases in the ledger are far shorter."""
+CONFIRM_TIMEOUT_S = 30
+"""How long RabbitMQ may take to say that it has a message; the outbox keeps what it did not."""
+
+AGAIN: dict[str, Any] = {
+    "max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0
+}  # fmt: skip
+"""A pooled connection may have been closed by the other side: tried again at once, on a new one."""
 
 
-def make_app(broker_url: str, lanes: Iterable[str], key_prefix: str) -> Celery:
+def make_app(settings: Settings, broker_url: str) -> Celery:
     """A Celery application on this broker with a queue a lane, ``quality`` and ``intake``."""
     app = Celery("uptier", broker=broker_url, backend=None, set_as_current=False)
-    quorum = urlsplit(broker_url).scheme.startswith("amqp")
-    arguments = {"x-queue-type": "quorum"} if quorum else None
-    exchange = Exchange("uptier", type="direct")
+
+    def named(name: str) -> str:
+        return name_on_broker(name, broker_url, settings.key_prefix)
+
+    arguments = {"x-queue-type": "quorum"} if is_amqp(broker_url) else None
+    exchange = Exchange(named("tasks"), type="direct")
     app.conf.update(
         task_queues=[
-            Queue(name, exchange, routing_key=name, queue_arguments=arguments)
-            for name in (*lanes, QUALITY, INTAKE)
+            Queue(named(name), exchange, routing_key=name, queue_arguments=arguments, alias=name)
+            for name in (*settings.catalog.lanes, QUALITY, INTAKE)
         ],
-        task_default_queue=QUALITY,
-        task_default_exchange="uptier",
+        task_default_queue=named(QUALITY),
+        task_default_exchange=exchange.name,
         task_default_routing_key=QUALITY,
+        control_exchange=named("control"),
+        event_exchange=named("events"),
+        event_queue_prefix=named("events"),
+        settled_exchange=named("settled"),
+        broker_use_ssl=tls_options(broker_url, settings.broker_ca_file),
         **_reliability(),
-        **_transport(quorum, key_prefix),
+        **_transport(broker_url, settings.key_prefix),
     )
     return app
+
+
+def name_on_broker(name: str, broker_url: str, key_prefix: str) -> str:
+    """What a queue or an exchange is called there.
+
+    AMQP has one namespace a virtual host, so names bear the prefix themselves; on Redis and
+    Valkey every key gets it from the transport.
+    """
+    return key_prefix + name if is_amqp(broker_url) else name
+
+
+def settled_exchange(app: Celery) -> Exchange:
+    """Best-effort notices of settled decisions; a waiting producer hears those of its run."""
+    name: str = app.conf["settled_exchange"]
+    return Exchange(name, type="fanout", durable=False, delivery_mode="transient")
 
 
 def _reliability() -> dict[str, Any]:
@@ -68,9 +98,15 @@ def _reliability() -> dict[str, Any]:
     }
 
 
-def _transport(quorum: bool, key_prefix: str) -> dict[str, Any]:
-    if quorum:
-        return {"broker_transport_options": {"confirm_publish": True}}
+def _transport(broker_url: str, key_prefix: str) -> dict[str, Any]:
+    if is_amqp(broker_url):
+        return {
+            "broker_transport_options": {"confirm_publish": True},
+            # An exclusive one would turn a worker away that comes back before the server has
+            # noticed that its old connection is dead.
+            "control_queue_exclusive": False,
+            "control_queue_durable": True,
+        }
     options = {
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "unacked_restore_interval": 5,
@@ -82,43 +118,6 @@ def _transport(quorum: bool, key_prefix: str) -> dict[str, Any]:
         "global_keyprefix": key_prefix,
     }
     return {"broker_transport_options": options, "visibility_timeout": VISIBILITY_TIMEOUT_S}
-
-
-def check_broker(app: Celery, timeout_s: float = 5) -> None:
-    """Connect once.
-
-    Raises:
-        BrokerUnavailable: it does not answer, or refuses the password.
-    """
-    connection: Any = app.connection_for_write(connect_timeout=timeout_s)
-    faults = (OperationalError, OSError, *connection.connection_errors, *connection.channel_errors)
-    try:
-        connection.ensure_connection(max_retries=1, interval_start=0.1, timeout=timeout_s)
-        # The Redis transport connects only when it is used.
-        app.amqp.queues[QUALITY].bind(connection.default_channel).declare()
-    except faults as error:
-        raise _unavailable(connection.as_uri(), error) from None
-    finally:
-        connection.release()
-
-
-def _unavailable(uri: str, error: BaseException) -> BrokerUnavailable:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    refusals = ("NOAUTH", "WRONGPASS", "ACCESS_REFUSED", "invalid username", "invalid password")
-    if any(word in text for word in refusals) or "AuthenticationError" in type(error).__name__:
-        return BrokerUnavailable(f"broker {uri} refuses the password: correct UPTIER_BROKER_URL")
-    return BrokerUnavailable(
-        f"broker {uri} does not answer ({text}): start it, or correct UPTIER_BROKER_URL"
-    )
-
-
-def shown(broker_url: str) -> str:
-    """A broker's URL without its password."""
-    parts = urlsplit(broker_url)
-    host = parts.hostname or ""
-    place = f"{host}:{parts.port}" if parts.port is not None else host
-    user = f"{parts.username}@" if parts.username else ""
-    return parts._replace(netloc=user + place).geturl()
 
 
 class Announced(Protocol):
@@ -141,22 +140,48 @@ class Announced(Protocol):
 
 
 def send(app: Celery, message: Announced) -> None:
-    """Publish a task."""
-    app.send_task(message.task, args=message.arguments, queue=message.queue, retry=False)
+    """Publish a task.
+
+    Raises:
+        OperationalError: the broker is away, or did not take the message.
+    """
+    with _publishing(app) as producer:
+        app.send_task(
+            message.task, args=message.arguments, queue=message.queue, producer=producer,
+            retry=True, retry_policy=AGAIN, confirm_timeout=CONFIRM_TIMEOUT_S,
+        )  # fmt: skip
 
 
 def notify(app: Celery, settled: Iterable[tuple[str, str]]) -> None:
-    """Tell waiting producers which decisions settled, by run; whoever is not there misses it."""
+    """Tell waiting producers which decisions settled, by run; whoever is not there misses it.
+
+    Raises:
+        OperationalError: the broker is away, or did not take a message.
+    """
     by_run: dict[str, list[str]] = defaultdict(list)
     for run_id, decision_id in settled:
         by_run[run_id].append(decision_id)
-    with app.producer_pool.acquire(block=True) as producer:
+    exchange = settled_exchange(app)
+    with _publishing(app) as producer:
         for run_id, ids in by_run.items():
             producer.publish(
                 {"run": run_id, "ids": ids},
-                exchange=SETTLED,
+                exchange=exchange,
                 routing_key=run_id,
-                declare=[SETTLED],
+                declare=[exchange],
                 serializer="json",
-                retry=False,
+                retry=True,
+                retry_policy=AGAIN,
+                confirm_timeout=CONFIRM_TIMEOUT_S,
             )
+
+
+@contextmanager
+def _publishing(app: Celery) -> Iterator[Any]:
+    with app.producer_pool.acquire(block=True) as producer:
+        connection: Any = producer.connection
+        faults = (*connection.connection_errors, *connection.channel_errors, MessageNacked)
+        try:
+            yield producer
+        except faults as error:
+            raise OperationalError(str(error) or type(error).__name__) from error

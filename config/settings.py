@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import tomllib
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,8 @@ class Settings(BaseSettings):
     """Where keys of providers stand that are not in the environment; see config/keys.py."""
     broker_url: str | None = None
     """Absent: the embedded Valkey."""
+    broker_ca_file: Path | None = None
+    """PEM of the authorities that may sign the broker's certificate; absent: the system's."""
     broker_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of the embedded Valkey; a free one is taken if absent."""
     database_url: str | None = None
@@ -60,7 +63,21 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _broker_is_known(cls, value: str | None) -> str | None:
+        if value is not None and "ssl_" in urlsplit(value).query:
+            raise ValueError("certificates are always verified: drop ssl_... from the URL")
         return _known_scheme(value, BROKER_SCHEMES, "broker")
+
+    @field_validator("broker_ca_file")
+    @classmethod
+    def _authorities_can_be_read(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        path = value.expanduser().absolute()
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+        except OSError as error:  # SSLError is one
+            raise ValueError(f"not a readable PEM file of certificates ({error})") from None
+        return path
 
     @field_validator("database_url")
     @classmethod

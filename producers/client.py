@@ -56,7 +56,7 @@ class Client:
         self._cache = cache
         self._failure = failure
         self._engine: Engine = open_ledger(settings)
-        self._app: Celery = make_app(broker_url, settings.catalog.lanes, settings.key_prefix)
+        self._app: Celery = make_app(settings, broker_url)
         self._notices = Notices(self._app, run.id)
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ from celery import Celery
 from kombu import Consumer, Queue
 from kombu.exceptions import OperationalError
 
-from config.queues import SETTLED
+from config.queues import settled_exchange
 from ledger.outbox import new_id
 
 log = logging.getLogger(__name__)
@@ -63,9 +63,10 @@ class Notices:
                 self._closing.wait(1.0)
 
     def _drain(self) -> None:
-        name = f"settled.{new_id()}"
+        exchange = settled_exchange(self._app)
+        name = f"{exchange.name}.{new_id()}"
         # On Redis the key narrows the subscription to the run; AMQP fanouts ignore it.
-        queue = Queue(name, SETTLED, self._run_id, durable=False, auto_delete=True, exclusive=True)
+        queue = Queue(name, exchange, self._run_id, durable=False, auto_delete=True, exclusive=True)
         with self._app.connection_for_read() as connection:
             errors = (*connection.connection_errors, *connection.channel_errors)
             try:

@@ -9,14 +9,16 @@ from typing import Any
 
 from celery import Celery, signals
 
+from config.broker import check_broker
 from config.errors import ConfigurationError
-from config.queues import QUALITY, check_broker, make_app
+from config.queues import QUALITY, make_app
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import open_ledger
 from ledger.outbox import new_id
 from ledger.workers import Life, announce
 from workers.children import exit_with_parent
+from workers.consumer import LaneConsumer
 from workers.steward import Steward, StewardStep
 from workers.tasks import Office, register
 
@@ -44,7 +46,7 @@ def run_worker(settings: Settings, lane: str) -> int:
         )
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
     exit_with_parent()
-    app = make_app(settings.broker_url, settings.catalog.lanes, settings.key_prefix)
+    app = make_app(settings, settings.broker_url)
     if TOKEN not in os.environ:
         # A stack has seen to its broker, and one that is away by now is waited for.
         check_broker(app)
@@ -63,6 +65,7 @@ def _options(settings: Settings, lane: str) -> dict[str, Any]:
     return {
         "hostname": f"{name}@{socket.gethostname()}",
         "queues": [lane],
+        "consumer_cls": LaneConsumer,
         "pool": "prefork" if quality else "threads",
         "concurrency": 1 if quality else settings.catalog.lanes[lane].slots,
         "loglevel": settings.log_level,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from config.broker import shown
 from config.errors import ConfigurationError, StackError
-from config.queues import shown
 from config.settings import Settings
 from workers.children import ProcessRecord
 from workers.fleet import Check, Progress

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from config.broker import check_broker
 from config.errors import BrokerUnavailable
-from config.queues import check_broker, make_app
+from config.queues import make_app
 from config.settings import Settings
 from workers.children import ProcessRecord, rotate
 from workers.restarts import Restarts
@@ -81,7 +82,7 @@ class ExternalBroker:
     def start(self, check: Callable[[], None], launched: Callable[[], None]) -> None:
         """See that it answers."""
         check()
-        check_broker(make_app(self.url, self._settings.catalog.lanes, self._settings.key_prefix))
+        check_broker(make_app(self._settings, self.url))
 
     def stop(self) -> None:
         """Nothing: it goes on."""

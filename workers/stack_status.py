@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import redis
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
+from config.broker import queue_lengths, shown
 from config.errors import BrokerUnavailable, UptierError
-from config.queues import INTAKE, QUALITY, check_broker, make_app, shown
+from config.queues import make_app
 from config.settings import Settings
 from ledger.database import ledger_place
 from ledger.reports import counts
@@ -24,9 +23,6 @@ from workers.stack_state import (
     logs_directory,
     serves_broker,
 )
-from workers.valkey import answers
-
-SOCKET_TIMEOUT_S = 5
 
 
 class Condition(StrEnum):
@@ -79,8 +75,9 @@ class StackStatus(BaseModel):
     owner_pid: int | None
     broker: str | None
     broker_reachable: bool
+    broker_problem: str | None
     queues: dict[str, int] | None
-    """Messages waiting in each queue; ``None`` where the broker does not tell."""
+    """Messages waiting in each queue; ``None`` where the broker does not answer."""
     workers: tuple[WorkerStatus, ...]
     absent_lanes: tuple[Absence, ...]
     ledger: str
@@ -101,7 +98,7 @@ def stack_status(settings: Settings) -> StackStatus:
     condition = _condition(settings, state)
     alive = condition not in (Condition.DOWN, Condition.CRASHED)
     url = settings.broker_url or (state.broker_url if state is not None and alive else None)
-    reachable = url is not None and _reachable(url, settings)
+    queues, broker_problem = _queue_lengths(url, settings) if url is not None else (None, None)
     decisions, problem = _decisions(settings)
     return StackStatus(
         condition=condition,
@@ -109,8 +106,9 @@ def stack_status(settings: Settings) -> StackStatus:
         failure=state.failure if state is not None else None,
         owner_pid=state.owner.pid if state is not None and alive else None,
         broker=shown(url) if url is not None else None,
-        broker_reachable=reachable,
-        queues=_queue_lengths(url, settings) if url is not None and reachable else None,
+        broker_reachable=queues is not None,
+        broker_problem=broker_problem,
+        queues=queues,
         workers=tuple(_worker(w) for w in state.workers) if state is not None else (),
         absent_lanes=tuple(Absence(lane=a.lane, reason=a.reason) for a in settings.absent_lanes),
         ledger=ledger_place(settings),
@@ -153,32 +151,11 @@ def _worker(record: WorkerRecord) -> WorkerStatus:
     )
 
 
-def _reachable(url: str, settings: Settings) -> bool:
-    if _is_redis(url):
-        return answers(url)
+def _queue_lengths(url: str, settings: Settings) -> tuple[dict[str, int] | None, str | None]:
     try:
-        check_broker(make_app(url, settings.catalog.lanes, settings.key_prefix), SOCKET_TIMEOUT_S)
-    except BrokerUnavailable:
-        return False
-    return True
-
-
-def _queue_lengths(url: str, settings: Settings) -> dict[str, int] | None:
-    if not _is_redis(url):
-        return None
-    names = [*settings.catalog.lanes, QUALITY, INTAKE]
-    try:
-        with redis.Redis.from_url(url, socket_timeout=SOCKET_TIMEOUT_S) as client:
-            pipeline = client.pipeline(transaction=False)
-            for name in names:
-                pipeline.llen(settings.key_prefix + name)
-            return dict(zip(names, map(int, pipeline.execute()), strict=True))
-    except redis.RedisError:
-        return None
-
-
-def _is_redis(url: str) -> bool:
-    return urlsplit(url).scheme in ("redis", "rediss")
+        return queue_lengths(make_app(settings, url)), None
+    except BrokerUnavailable as error:
+        return None, str(error)
 
 
 def _decisions(settings: Settings) -> tuple[dict[str, int] | None, str | None]:
