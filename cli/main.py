@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-import click
 import typer
 from sqlalchemy.exc import DBAPIError
 
@@ -14,6 +13,11 @@ from config import secrets
 from config.errors import UptierError
 
 INTERRUPTED = 130
+GOES_ON = {
+    "models": "run the same command again, it goes on where it stopped",
+    "simulate": "`uptier simulate --resume` goes on from its last settled decision",
+}
+"""What to do after an interruption, by command."""
 
 app = typer.Typer(
     name="uptier",
@@ -44,12 +48,10 @@ def run(arguments: list[str]) -> int:
         status = typer.main.get_command(app).main(
             args=arguments, prog_name="uptier", standalone_mode=False
         )
-    except click.exceptions.Abort:
-        return INTERRUPTED
-    except click.ClickException as error:
-        return _say(error.format_message(), error.exit_code)
-    except KeyboardInterrupt:
-        return _say("interrupted; what was submitted stays in the ledger", INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except typer.TyperException as error:
+        return _refuse(error)
     except UptierError as error:
         return _say(str(error), error.exit_code)
     except DBAPIError as error:
@@ -59,7 +61,18 @@ def run(arguments: list[str]) -> int:
         # Whoever read our output has gone; nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if status == INTERRUPTED:
+        mend = GOES_ON.get(arguments[0], "what was submitted stays in the ledger")
+        return _say(f"interrupted; {mend}", INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+def _refuse(error: typer.TyperException) -> int:
+    message = error.format_message()
+    if "\n" not in message:
+        return _say(f"{message.rstrip('.')}; see `uptier --help`", error.exit_code)
+    print(message, file=sys.stderr)  # the help, where a command was left out
+    return error.exit_code
 
 
 def _say(message: str, status: int) -> int:
