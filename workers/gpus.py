@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from config.catalog import BackendName, Catalog, Lane, Model
+from config.catalog import IN_PROCESS, BackendName, Catalog, Lane, Model
 from config.errors import ConfigurationError
 
 LISTING = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
@@ -18,7 +18,6 @@ OVERHEAD_MB = 500
 """What a process takes on a card beside weights and cache: CUDA context 300, workspace 200."""
 UNKNOWN_MB = 1_000_000_000
 """The room on a card that does not tell its memory: whatever is asked for."""
-IN_PROCESS = (BackendName.LLAMA_CPP, BackendName.TRANSFORMERS)
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,8 @@ def _hungriest_first(catalog: Catalog) -> list[tuple[str, int, Lane, Model]]:
 
 
 def _wants_gpu(model: Model) -> bool:
-    return model.backend in IN_PROCESS and model.gpu_layers != 0
+    scripted = model.backend is BackendName.SCRIPTED  # in process, and nothing to load
+    return model.backend in IN_PROCESS and not scripted and model.gpu_layers != 0
 
 
 def _need_mb(model: Model) -> int:

@@ -11,9 +11,6 @@ from config.settings import Settings
 from routing.decision import Decision, Plan
 from workers.models import weights_path
 
-SURELY_FITS = 1
-"""No tokenizer here makes more than one token of a byte."""
-
 
 def check_fits(settings: Settings, plan: Plan, decision: Decision) -> None:
     """Count tokens where the prompt is long enough to matter.
@@ -25,8 +22,8 @@ def check_fits(settings: Settings, plan: Plan, decision: Decision) -> None:
     worst = ""
     for lane in plan.lanes:
         model = settings.catalog.lane_model(lane)
-        if len(text.encode()) * SURELY_FITS < model.context:
-            return
+        if len(text.encode()) < model.context:
+            return  # no tokenizer makes more than one token of a byte
         if model.backend is not BackendName.LLAMA_CPP:
             return
         count = count_tokens(weights_path(settings, settings.catalog.lanes[lane].model), text)

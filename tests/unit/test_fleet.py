@@ -34,6 +34,7 @@ def catalog(**lanes: dict[str, Any]) -> Catalog:
                 "small": {"backend": "llama_cpp", "weights": weights, "vram_mb": 1000},
                 "large": {"backend": "llama_cpp", "weights": weights, "vram_mb": 10_000},
                 "remote": {"backend": "openai"},
+                "script": {"backend": "scripted"},
                 "on-cpu": {"backend": "llama_cpp", "weights": weights, "gpu_layers": 0},
             },
             "kinds": {},
@@ -223,6 +224,11 @@ def test_on_the_cpu_a_model_gets_its_threads_and_a_remote_one_a_single_thread() 
     placed = place(profile, CPU_ONLY, cores=4)
     assert [placed[name, 1].threads for name in "abc"] == [4, 2, 1]
     assert placed["a", 1].environment() == {"UPTIER_THREADS": "4", "OMP_NUM_THREADS": "4"}
+
+
+def test_a_script_takes_no_card() -> None:
+    placed = place(catalog(one={"model": "script"}), [CARD], cores=2)
+    assert placed["one", 1].gpu is None
 
 
 def test_a_lane_with_a_gpu_is_pinned_to_it_and_others_do_not_see_any() -> None:
