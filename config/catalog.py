@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -13,6 +13,10 @@ from config.errors import InputError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Dollars = Annotated[Decimal, Field(ge=0)]
+
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+OURS = frozenset({"partial", "prepared", "verified.json"})
+"""What Uptier itself keeps in the models directory."""
 
 
 class Strict(BaseModel):
@@ -55,8 +59,18 @@ class PackageSource(Strict):
     kind: Literal["package"] = "package"
     package: str
     version: str
-    member: str
-    parts: int = Field(default=1, ge=1)
+    member: str = Field(max_length=500)
+    parts: int = Field(default=1, ge=1, le=999)
+
+    @field_validator("package", "member")
+    @classmethod
+    def _holds_only_its_number(cls, value: str) -> str:
+        bare = re.sub(r"\{part(:02d)?\}", "", value)
+        if "{" in bare or "}" in bare or not bare.isprintable():
+            raise ValueError(
+                f"{value!r} may hold {{part}} or {{part:02d}}, no other braces and nothing unseen"
+            )
+        return value
 
 
 class HubSource(Strict):
@@ -64,7 +78,14 @@ class HubSource(Strict):
 
     kind: Literal["hub"] = "hub"
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str = "main"
+    revision: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")
+
+    @field_validator("repo", "revision")
+    @classmethod
+    def _climbs_nowhere(cls, value: str) -> str:
+        if ".." in value or "//" in value:
+            raise ValueError(f"{value!r} leads out of its repository")
+        return value
 
 
 class FileSource(Strict):
@@ -87,8 +108,7 @@ class Weights(Strict):
     @field_validator("file")
     @classmethod
     def _stays_in_its_directory(cls, value: str) -> str:
-        path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or len(path.parts) != 1 or "\\" in value:
+        if not FILE_NAME.fullmatch(value) or value in OURS:
             raise ValueError(f"file {value!r} must be a plain file name")
         return value
 
@@ -145,7 +165,7 @@ class Model(Strict):
     sampling: Sampling | None = None
     price: Price = Price()
     speciality: str = "general"
-    adapters: tuple[str, ...] = ()
+    adapters: tuple[Name, ...] = ()
     timeout_s: float = Field(default=120, gt=0)
     enabled: bool = True
     script: dict[str, Any] | None = None

