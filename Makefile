@@ -26,8 +26,9 @@ check: $(READY)  ## style, types and the import contract
 bench: $(READY)  ## Uptier's overhead beside Celery's own
 	$(BIN)/python -m benchmarks.overhead
 
-faults: $(READY)  ## injected faults
-	$(BIN)/python -m pytest tests/faults
+faults: $(READY)  ## injected faults, about 4 hours; only=1,5 rounds=3 json=FILE narrow it and keep figures
+	$(BIN)/python -m tests.faults $(if $(only),--only $(only)) $(if $(rounds),--rounds $(rounds)) \
+		$(if $(seed),--seed $(seed)) $(if $(json),--json $(json))
 
 install: $(READY)
 

@@ -98,8 +98,9 @@ def _look_at_end(
         findings.lost.append(f"{name} is still {row.state} on {row.lane}, tries {row.tries}, "
                              f"deliveries {row.deliveries}")  # fmt: skip
         return
-    unknown = any(a.outcome == "unknown_charge" for a in attempts)
-    if row.status not in ANSWERS and not may_end and not unknown:
+    # A call that was given up for lost is not repeated on every lane, also if it came back late.
+    given_up = any(a.outcome in ("unknown_charge", "late") for a in attempts)
+    if row.status not in ANSWERS and not may_end and not given_up:
         findings.lost.append(f"{name} ended {row.status}: {row.reason}")
     settlements = [t for t in trail if t.state == "settled" and t.was != "settled"]
     again = [t for t in trail if t.was == "settled"]

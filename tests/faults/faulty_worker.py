@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from anthropic.resources.messages import Messages
-
 import cli.main
 from config.settings import load_settings
 from ledger import lifecycle
@@ -56,11 +54,16 @@ def worker_command(spec: WorkerSpec) -> list[str]:
 
 def main() -> None:
     """Set the points where traps may lie, and serve."""
-    traps = Traps(load_settings().data_dir)
+    settings = load_settings()
+    traps = Traps(settings.data_dir)
     _around(lifecycle, "record", traps, before="recording", after="recorded")
     _around(lifecycle, "rule", traps, before="ruling", after="ruled")
     _around(Answerer, "answer", traps, before="delivered", after="unacknowledged")
-    _around(Messages, "create", traps, before="calling", after="replied")
+    if sys.argv[1] in settings.catalog.lanes and settings.catalog.lane_model(sys.argv[1]).provider:
+        # Imported here: it takes a second of each start, and the other lanes do without.
+        from anthropic.resources.messages import Messages
+
+        _around(Messages, "create", traps, before="calling", after="replied")
     _hurry_broker()
     sys.argv = ["uptier", "worker", *sys.argv[1:]]
     cli.main.main()

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 AB = ChoiceOutput(labels=("A", "B"))
 UNCACHED = Preferences(cache=CacheScope.OFF)
-BATCH = 10
+BATCH = 7
 EVERY_S = 0.25
 MIX = (
     ("question", "easy", 10),

@@ -16,7 +16,7 @@ from ledger.transitions import Submission
 from routing.decision import Decision
 from routing.policy import plan
 from tests.faults.scene import Form, scene
-from tests.faults.stage import Stage
+from tests.faults.stage import GIVEN_UP_AFTER_S, Stage
 from workers.launch import process_environment
 
 COPIES = 10
@@ -64,7 +64,14 @@ def longer_than_all(stage: Stage) -> None:
     for _ in stage.rounds():
         since = time.monotonic()
         ids = stage.submit([stage.questions.one(word="longer than all"), *stage.questions.many(5)])
+        deliveries: set[str] = set()
+        while stage.open() and time.monotonic() - since < GIVEN_UP_AFTER_S:
+            deliveries |= {h.tag for h in stage.ground.broker.held() if ids[0] in h.ids}
+            time.sleep(0.1)
         stage.recover(ids, since)
+        stage.tell(f"its message was delivered {len(deliveries)} times")
+        if len(deliveries) < 2:
+            stage.complain("the message did not come again, so nothing was shown")
 
 
 @scene(
