@@ -14,6 +14,8 @@ from ledger.database import reading, writing
 ANSWERS = frozenset({"accepted", "cached", "degraded"})
 PAID_FOR = frozenset({"answered", "late"})
 """Outcomes of attempts whose cost is known."""
+GIVEN_UP = frozenset({"unknown_charge", "late"})
+"""Outcomes of calls whose worker was lost; ``late`` if it was heard of again."""
 TRAIL = (
     "CREATE TABLE IF NOT EXISTS fault_trail "
     "(decision_id TEXT, was TEXT, state TEXT, status TEXT, answer TEXT)",
@@ -56,11 +58,13 @@ def audit(
     *,
     submitted: Collection[str] = (),
     may_end: Collection[str] = (),
+    once: Collection[str] = (),
 ) -> Findings:
     """Go through a run.
 
     ``bills`` has the micro-dollars of each billed call by decision key, ``submitted`` the ids
-    that the producer holds, ``may_end`` the ids that may end without an answer.
+    that the producer holds, ``may_end`` the ids that may end without an answer, ``once`` the lanes
+    where a call that may have been served is not repeated.
     """
     findings = Findings()
     query = "SELECT * FROM decision WHERE run_id = :run ORDER BY id"
@@ -76,6 +80,7 @@ def audit(
         _look_at_end(findings, row, own, trail.get(row.id, []), row.id in may_end)
         _look_at_attempts(findings, row, own)
         _look_at_bills(findings, row, own, list(bills.get(row.key, ())))
+        _look_at_repeats(findings, row, own, once)
     return findings
 
 
@@ -99,7 +104,7 @@ def _look_at_end(
                              f"deliveries {row.deliveries}")  # fmt: skip
         return
     # A call that was given up for lost is not repeated on every lane, also if it came back late.
-    given_up = any(a.outcome in ("unknown_charge", "late") for a in attempts)
+    given_up = any(a.outcome in GIVEN_UP for a in attempts)
     if row.status not in ANSWERS and not may_end and not given_up:
         findings.lost.append(f"{name} ended {row.status}: {row.reason}")
     settlements = [t for t in trail if t.state == "settled" and t.was != "settled"]
@@ -152,6 +157,18 @@ def _look_at_bills(
     if row.cost_micros != total:
         findings.other.append(f"{row.key} says it cost {row.cost_micros}, its attempts {total}: "
                               f"{_story(attempts)}")  # fmt: skip
+
+
+def _look_at_repeats(
+    findings: Findings, row: Any, attempts: Sequence[Any], once: Collection[str]
+) -> None:
+    for lane in once:
+        outcomes = [a.outcome for a in attempts if a.lane == lane]
+        if any(outcome in GIVEN_UP for outcome in outcomes[:-1]):
+            findings.billed_twice.append(
+                f"{row.key} was asked again by {lane}, which repeats no unknown charge: "
+                f"{_story(attempts)}"
+            )
 
 
 def _story(attempts: Sequence[Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Self
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from config.catalog import Catalog
 from config.queues import QUALITY
 from ledger.clock import now
 from ledger.database import reading
@@ -197,8 +198,9 @@ class Stage(Rounds):
         submitted = [*self._ids, *(i for load in self._loads for i in load.ids)]
         bills = self.ground.provider.micros_by_key()
         found = audit(
-            self.ground.engine, self.run.id, bills, submitted=submitted, may_end=self.may_end
-        )
+            self.ground.engine, self.run.id, bills, submitted=submitted, may_end=self.may_end,
+            once=_never_repeating(self.ground.settings.catalog),
+        )  # fmt: skip
         self.enter(found)
         return self.outcome
 
@@ -221,6 +223,11 @@ class Stage(Rounds):
                     return list(connection.execute(query, values).scalars())
             except DBAPIError:  # a full disk or a locked ledger; that is what some scenes are about
                 time.sleep(POLL_S)
+
+
+def _never_repeating(catalog: Catalog) -> list[str]:
+    paid = {n: lane for n, lane in catalog.lanes.items() if catalog.lane_model(n).provider}
+    return [name for name, lane in paid.items() if not lane.repeat_unknown_charges]
 
 
 def lease_bound(extra_s: float = 15.0) -> float:

@@ -55,8 +55,8 @@ class Books:
             connection.execute(ATTEMPTS.insert().values(**row))
         self.change(cost_micros=DECISIONS.c.cost_micros + cost)
 
-    def audit(self, bills: Sequence[int] = (), submitted: Sequence[str] = ()) -> Findings:
-        return audit(self.engine, self.run.id, {"k": bills}, submitted=submitted)
+    def audit(self, bills: Sequence[int] = (), **more: Any) -> Findings:
+        return audit(self.engine, self.run.id, {"k": bills}, **more)
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,13 @@ def test_an_unknown_charge_accounts_for_one_bill_only(books: Books) -> None:
     books.settle()
     assert counts(books.audit([300, 304])) == (0, 0, 0, 0)
     assert counts(books.audit([300, 302, 304])) == (0, 0, 1, 0)
+
+
+def test_a_call_that_must_not_be_repeated_and_was_is_seen(books: Books) -> None:
+    books.attempt(1, "unknown_charge", estimate=400)
+    books.attempt(2, "answered", cost=304)
+    books.settle()
+    assert counts(books.audit([300, 304], once=["tier3"])) == (0, 0, 1, 0)
 
 
 def test_costs_that_nobody_billed_are_seen(books: Books) -> None:
