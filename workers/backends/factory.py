@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config.catalog import BackendName
+from config.catalog import BackendName, Lane, Model
 from config.errors import ConfigurationError
 from config.keys import find_key
 from config.settings import Settings
@@ -23,11 +23,7 @@ def open_backend(settings: Settings, lane_name: str) -> Backend:
     if model.backend is BackendName.SCRIPTED:
         return ScriptedBackend(lane.model, model)
     if model.backend is BackendName.ANTHROPIC:
-        provider = catalog.providers.get(model.provider) if model.provider else None
-        key = find_key(key_name(provider), settings.keys_file)
-        backend = AnthropicBackend(lane.model, model, provider, lane.slots, key=key)
-        backend.check()
-        return backend
+        return _open_anthropic(settings, lane, model)
     if model.backend is BackendName.LLAMA_CPP:
         # Imported here: loading llama.cpp's library costs every other worker time and memory.
         from workers.backends.llama_cpp import open_llama
@@ -37,3 +33,11 @@ def open_backend(settings: Settings, lane_name: str) -> Backend:
         f"backend {model.backend.value!r} of model {lane.model!r} is not served by this version: "
         "use llama_cpp, anthropic or scripted"
     )
+
+
+def _open_anthropic(settings: Settings, lane: Lane, model: Model) -> AnthropicBackend:
+    provider = settings.catalog.providers.get(model.provider) if model.provider else None
+    key = find_key(key_name(provider), settings.keys_file)
+    backend = AnthropicBackend(lane.model, model, provider, lane.slots, key=key)
+    backend.check()
+    return backend
