@@ -8,7 +8,7 @@ import sys
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from cli import decide, models, simulate, stack, worker
+from cli import cancel, decide, models, simulate, stack, worker
 from config import secrets
 from config.errors import UptierError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.simulate)
 app.command("decide")(decide.decide)
+app.command("cancel")(cancel.cancel)
 app.add_typer(models.app, name="models")
 app.command("up")(stack.up)
 app.command("down")(stack.down)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,8 @@ MAX_PROMPT_CHARS = 200_000
 MAX_ANSWER_CHARS = 200_000
 MAX_LABELS = 200
 MAX_KEY_CHARS = 200
+MAX_LABEL_CHARS = 500
+MAX_SCHEMA_CHARS = 100_000
 
 
 class Value(BaseModel):
@@ -85,6 +88,8 @@ class ChoiceOutput(Value):
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> Self:
+        if any(len(label) > MAX_LABEL_CHARS for label in self.labels):
+            raise ValueError(f"a label may have at most {MAX_LABEL_CHARS} characters")
         if any(not label.strip() or label != label.strip() for label in self.labels):
             raise ValueError("labels must be non-empty and without surrounding blanks")
         if len(set(self.labels)) != len(self.labels):
@@ -97,7 +102,7 @@ class TextOutput(Value):
 
     type: Literal[OutputType.TEXT] = OutputType.TEXT
     max_tokens: int | None = Field(default=None, ge=1)
-    stops: tuple[str, ...] | None = None
+    stops: tuple[Annotated[str, Field(max_length=200)], ...] | None = Field(None, max_length=16)
     min_chars: int = Field(default=1, ge=1)
 
 
@@ -107,6 +112,12 @@ class JsonOutput(Value):
     type: Literal[OutputType.JSON] = OutputType.JSON
     json_schema: dict[str, Any]
     max_tokens: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _schema_is_bounded(self) -> Self:
+        if len(json.dumps(self.json_schema, default=str)) > MAX_SCHEMA_CHARS:
+            raise ValueError(f"a JSON schema may have at most {MAX_SCHEMA_CHARS} characters")
+        return self
 
 
 Output = Annotated[ChoiceOutput | TextOutput | JsonOutput, Field(discriminator="type")]
@@ -152,16 +163,16 @@ class Decision(Value):
     output: Output
     key: str = Field(min_length=1, max_length=MAX_KEY_CHARS)
     system: str = Field(default="", max_length=MAX_PROMPT_CHARS)
-    template: str = ""
-    agent_id: str = ""
+    template: str = Field(default="", max_length=100)
+    agent_id: str = Field(default="", max_length=MAX_KEY_CHARS)
     day: int | None = None
     """The simulated day, for budgets by agent and day."""
     signals: Signals = Signals()
     preferences: Preferences = Preferences()
     seed: int = 0
     deadline_s: float | None = Field(default=None, gt=0)
-    fallback: str | None = None
-    expected: str | None = None
+    fallback: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
+    expected: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
 
 
 class Hop(Value):

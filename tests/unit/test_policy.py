@@ -13,7 +13,7 @@ from config.load import AbsentLane
 from routing.complexity import complexity
 from routing.critique import critic_question
 from routing.decision import Complexity, JsonOutput, Plan, Privacy
-from routing.policy import next_hop, plan
+from routing.policy import lower_plan, next_hop, plan
 from tests.unit.catalogs import KEY_MISSING, KINDS, LANES, catalog, decision, offline
 
 SIGNALS = st.fixed_dictionaries(
@@ -284,3 +284,22 @@ def test_complexity_follows_the_kind_and_its_signals(
     kind: str, signals: dict[str, Any], expected: Complexity
 ) -> None:
     assert complexity(decision(kind, **signals), catalog()) is expected
+
+
+def test_the_next_hop_skips_lanes_that_must_not_be_called_now() -> None:
+    lanes = ("tier1", "tier2", "tier3", "tier3.openai")
+    assert next_hop(lanes, 1, catalog(), Privacy.LOW, {"tier3"}) == 3
+    assert next_hop(lanes, 1, catalog(), Privacy.LOW, {"tier3", "tier3.openai"}) is None
+
+
+def test_the_best_free_lane_stands_in_for_a_paid_one() -> None:
+    asked = decision("conflict_resolution")
+    whole = plan(asked, catalog(), ())
+    assert whole.lanes == ("tier3", "tier3.openai")
+    lower = lower_plan(asked, whole, 0, catalog())
+    assert lower is not None
+    assert lower.lanes == ("tier3", "tier2")
+    both_tried = lower.model_copy(
+        update={"hops": (*lower.hops, lower.hops[1].model_copy(update={"lane": "tier1"}))}
+    )
+    assert lower_plan(asked, both_tried, 2, catalog()) is None
