@@ -17,6 +17,7 @@ AB = ChoiceOutput(labels=("A", "B"))
 UNCACHED = Preferences(cache=CacheScope.OFF)
 BATCH = 7
 EVERY_S = 0.25
+REFUSED_AT_MOST_S = 60.0
 MIX = (
     ("question", "easy", 10),
     ("question", "hard", 3),
@@ -69,6 +70,7 @@ class Load:
         self._batch = batch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
+        self._gives_up = False
         self.ids: list[str] = []
         self.refused = 0
         """How often a submission failed and its producer was told so."""
@@ -78,14 +80,21 @@ class Load:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask no more; a batch that is under way is seen through."""
+        """Ask no more; a batch that is under way is seen through.
+
+        Raises:
+            TimeoutError: the ledger refuses it all the time.
+        """
         self._stop.set()
-        self._thread.join()
+        self._thread.join(REFUSED_AT_MOST_S)
+        if self._thread.is_alive():
+            self._gives_up = True
+            raise TimeoutError(f"a submission is refused since {REFUSED_AT_MOST_S:.0f} s")
 
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
             batch = self._batch()
-            while not self._submitted(batch):
+            while not self._gives_up and not self._submitted(batch):
                 # Not the event: a batch that failed must come through before the end.
                 threading.Event().wait(EVERY_S)
 

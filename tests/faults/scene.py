@@ -31,6 +31,8 @@ class Form:
     rounds: int = 1
     values: tuple[float, ...] = ()
     """What varies from round to round, in seconds."""
+    patience_s: float = 120.0
+    """A decision that is not settled so long after its fault is lost."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ledger.transitions import Submission
 from routing.decision import Decision
 from routing.policy import plan
 from tests.faults.scene import Form, scene
-from tests.faults.stage import GIVEN_UP_AFTER_S, Stage
+from tests.faults.stage import Stage
 from workers.launch import process_environment
 
 COPIES = 10
@@ -65,7 +65,7 @@ def longer_than_all(stage: Stage) -> None:
         since = time.monotonic()
         ids = stage.submit([stage.questions.one(word="longer than all"), *stage.questions.many(5)])
         deliveries: set[str] = set()
-        while stage.open() and time.monotonic() - since < GIVEN_UP_AFTER_S:
+        while stage.open() and time.monotonic() - since < stage.form.patience_s:
             deliveries |= {h.tag for h in stage.ground.broker.held() if ids[0] in h.ids}
             time.sleep(0.1)
         stage.recover(ids, since)

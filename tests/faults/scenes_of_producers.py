@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,8 @@ from ledger.database import migrate, open_ledger
 from ledger.runs import find_run
 from tests.faults.books import audit, keep_trail
 from tests.faults.ground import LEASE_S
+from tests.faults.rounds import Rounds
 from tests.faults.scene import Form, Place, scene
-from tests.faults.stage import Rounds
 from workers.launch import process_environment
 
 PROFILE = Path(__file__).with_name("day.toml")
@@ -37,10 +39,11 @@ RESUMED_WITHIN_S = 30.0
 def day_cut(rounds: Rounds) -> None:
     """Recovery: from the start of ``simulate --resume`` until the next decision is settled. The
     stack dies with the producer. The end must be that of a day that nobody cut."""
-    folder = Path(tempfile.mkdtemp(prefix="uptier-faults-"))
-    try:
+    with ExitStack() as undo:
+        folder = Path(tempfile.mkdtemp(prefix="uptier-faults-"))
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
         whole = _settings(folder / "whole")
-        undisturbed = _start(whole, "--agents", str(AGENTS))
+        undisturbed = undo.enter_context(_started(whole, "--agents", str(AGENTS)))
         wanted: Any = None
         for number, _ in enumerate(rounds.rounds()):
             settings = _settings(folder / str(number))
@@ -49,24 +52,22 @@ def day_cut(rounds: Rounds) -> None:
             if result != wanted:
                 rounds.complain(f"day {number}, which was cut, ended otherwise than the whole one")
             _go_through_books(rounds, settings)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cut_one(rounds: Rounds, settings: Settings) -> Any:
     total = AGENTS * 32
-    process = _start(settings, "--agents", str(AGENTS))
     cut_at = rounds.rng.randrange(total // 5, total * 4 // 5)
-    _wait_settled(settings, cut_at, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with _started(settings, "--agents", str(AGENTS)) as process:
+        _wait_settled(settings, cut_at, process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     settled = _settled(settings)
     rounds.tell(f"killed with {settled} of about {total} decisions settled")
     since = time.monotonic()
-    resumed = _start(settings, "--resume")
-    _wait_settled(settings, settled + 1, resumed)
-    rounds.outcome.recoveries_s.append(time.monotonic() - since)
-    return _result(settings, _finish(resumed))
+    with _started(settings, "--resume") as resumed:
+        _wait_settled(settings, settled + 1, resumed)
+        rounds.outcome.recoveries_s.append(time.monotonic() - since)
+        return _result(settings, _finish(resumed))
 
 
 def _go_through_books(rounds: Rounds, settings: Settings) -> None:
@@ -88,13 +89,19 @@ def _settings(data_dir: Path) -> Settings:
     return settings
 
 
-def _start(settings: Settings, *more: str) -> subprocess.Popen[str]:
+@contextmanager
+def _started(settings: Settings, *more: str) -> Iterator[subprocess.Popen[str]]:
     inherited = process_environment(settings)
     environment = {k: v for k, v in inherited.items() if not k.startswith("ANTHROPIC")}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*COMMAND, *more], env=environment | {"PYTHONUNBUFFERED": "1"}, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _finish(process: subprocess.Popen[str]) -> Any:
