@@ -1,4 +1,4 @@
-"""The whole life of decisions: real Valkey, real workers, scripted models, a provider stand-in."""
+"""The whole life of decisions: real brokers, real workers, scripted models, a provider stand-in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from cli.session import Session, session
+from config.broker import is_amqp
 from config.load import load_catalog
-from config.settings import load_settings
+from config.queues import make_app
 from ledger.reports import report
 from ledger.trail import trail
 from routing.decision import (
@@ -28,7 +29,9 @@ from routing.decision import (
     Status,
     TextOutput,
 )
+from tests.integration.places import Place
 from tests.standin import MessagesStandin, Reply, fault, message
+from workers.stack_state import StackState
 
 PROFILE = Path(__file__).parents[1] / "profiles_scripted.toml"
 AB = ChoiceOutput(labels=("A", "B"))
@@ -51,14 +54,13 @@ SEEN: dict[str, int] = {}
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def live(place: Place) -> Iterator[Session]:
+    SEEN.clear()
     with pytest.MonkeyPatch.context() as patch, MessagesStandin(provider) as standin:
         patch.setenv("ANTHROPIC_API_KEY", "sk-test")
         patch.setenv("ANTHROPIC_BASE_URL", standin.url)
-        settings = load_settings(
-            profile=str(PROFILE), data_dir=tmp_path_factory.mktemp("data"), stale_after_s=5
-        )
-        with session(settings, mode="test") as opened:
+        settings = place.settings(profile=str(PROFILE), stale_after_s=5)
+        with session(settings, mode="test", own_workers=True) as opened:
             yield opened
 
 
@@ -175,7 +177,7 @@ def test_the_report_adds_up(live: Session) -> None:
 def uptier(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """One command in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ANTHROPIC")}
-    environment |= {"UPTIER_DATA_DIR": str(data), **env}
+    environment |= {**env, "UPTIER_DATA_DIR": str(data)}
     command = [sys.executable, "-m", "cli.main", *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, env=environment, timeout=120, check=False,
@@ -183,10 +185,12 @@ def uptier(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProce
     )  # fmt: skip
 
 
-def test_decide_prints_answer_routing_verdict_and_attempts(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("live")
+def test_decide_prints_answer_routing_verdict_and_attempts(place: Place, tmp_path: Path) -> None:
+    here = place.for_a_command(tmp_path)
     done = uptier(
         "decide", "--kind", "question", "--prompt", "this is hard", "--choices", "A,B",
-        "--profile", str(PROFILE), data=tmp_path,
+        "--profile", str(PROFILE), data=here.data_dir, **here.env,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for word in ("Answer", "Routing", "belongs to local_fast", "ANTHROPIC_API_KEY is not set",
@@ -195,11 +199,16 @@ def test_decide_prints_answer_routing_verdict_and_attempts(tmp_path: Path) -> No
     assert not (tmp_path / "stack" / "stack.json").exists()
 
 
-def test_decide_prints_json_and_answers_a_cacheable_kind_from_another_run(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("live")
+def test_decide_prints_json_and_answers_a_cacheable_kind_from_another_run(
+    place: Place, tmp_path: Path
+) -> None:
+    here = place.for_a_command(tmp_path)
+
     def decide() -> dict[str, Any]:
         done = uptier(
             "decide", "--kind", "routine", "--prompt", "easy", "--json",
-            "--profile", str(PROFILE), data=tmp_path,
+            "--profile", str(PROFILE), data=here.data_dir, **here.env,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
@@ -209,6 +218,33 @@ def test_decide_prints_json_and_answers_a_cacheable_kind_from_another_run(tmp_pa
     assert first["answer"] == second["answer"]
     assert (first["status"], second["status"]) == ("accepted", "cached")
     assert (len(first["attempts"]), len(second["attempts"])) == (1, 0)
+
+
+def test_status_shows_the_stack_its_queues_and_its_workers(live: Session, place: Place) -> None:
+    done = uptier(
+        "status", "--json", "--profile", str(PROFILE), data=place.data_dir,
+        ANTHROPIC_API_KEY="sk-test", **place.env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["condition"], found["broker_problem"], found["ledger_problem"]) == (
+        "up", None, None,
+    )  # fmt: skip
+    assert found["queues"] == dict.fromkeys(("tier1", "tier2", "tier3", "quality", "intake"), 0)
+    assert {(w["lane"], w["state"]) for w in found["workers"]} == {
+        (lane, "ready") for lane in ("tier1", "tier2", "tier3", "quality")
+    }
+
+
+def test_workers_answer_to_remote_control(live: Session, place: Place) -> None:
+    state = StackState.read(live.settings.stack_dir)
+    assert state is not None
+    app = make_app(live.settings, state.broker_url)
+    replies = app.control.inspect(timeout=2).active_queues()
+    app.close()
+    lanes = {name.split("-")[0]: [q["name"] for q in queues] for name, queues in replies.items()}
+    prefix = live.settings.key_prefix if is_amqp(state.broker_url) else ""
+    assert lanes == {lane: [prefix + lane] for lane in ("tier1", "tier2", "tier3", "quality")}
 
 
 def test_a_run_of_its_own_scope_shares_no_answers(live: Session) -> None:
