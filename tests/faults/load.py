@@ -42,7 +42,7 @@ class Questions:
         """A decision; a ``mild`` one has a fallback."""
         with self._lock:
             key = f"{self._prefix}-{next(self._numbers)}"
-        output: Output = TextOutput(max_tokens=60) if kind == "note" else AB
+        output: Output = TextOutput(max_tokens=60, stops=None) if kind == "note" else AB
         return Decision(
             kind=kind,
             prompt=f"{word}? [{key}]",

@@ -8,6 +8,8 @@ from tests.faults.scene import Form, Place, scene
 from tests.faults.stage import Stage
 
 RESTART_BOUND_S = 15.0
+FEW = 2
+"""Questions in a batch, so that a recovery is not that of minutes of backlog."""
 
 
 @scene(
@@ -21,7 +23,7 @@ def broker_killed(stage: Stage) -> None:
     own = stage.ground.own
     assert own is not None
     assert own.child is not None
-    with stage.load():
+    with stage.load(lambda: stage.questions.mixed(FEW)):
         for seconds in stage.rounds():
             before = stage.open()
             stage.tell(f"the broker dies for {seconds:.0f} s")
@@ -42,7 +44,7 @@ def half_open(stage: Stage) -> None:
     settled. New connections pass, so that a worker that notices may recover earlier."""
     proxy = stage.ground.proxy
     assert proxy is not None
-    with stage.load():
+    with stage.load(lambda: stage.questions.mixed(FEW)):
         for seconds in stage.rounds():
             since = time.monotonic()
             stage.tell(f"{proxy.stall()} connections hang for {seconds:.0f} s")
