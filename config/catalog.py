@@ -41,6 +41,16 @@ IN_PROCESS = frozenset({BackendName.LLAMA_CPP, BackendName.TRANSFORMERS, Backend
 """Backends that answer within the worker's own process."""
 
 
+class Dialect(StrEnum):
+    """Which server speaks the OpenAI protocol: each takes and gives a little more or less."""
+
+    OPENAI = "openai"
+    VLLM = "vllm"
+    LLAMA_SERVER = "llama_server"
+    OLLAMA = "ollama"
+    GEMINI = "gemini"
+
+
 class OutputType(StrEnum):
     """What a decision asks for: one of a closed set, bounded text, or JSON by a schema."""
 
@@ -167,6 +177,14 @@ class Model(Strict):
     speciality: str = "general"
     adapters: tuple[Name, ...] = ()
     timeout_s: float = Field(default=120, gt=0)
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    """How much a model that can think does so before it answers; absent: it cannot. One that
+    thinks takes no sampling and gives no log-probabilities, and its thoughts count as answer."""
+    cache_from_tokens: int | None = Field(default=None, ge=1)
+    """Constant parts of prompts that are at least so long are marked for the provider's cache;
+    absent: none is. Providers name the shortest part that they keep for each model."""
+    keep_alive_s: int | None = Field(default=None, ge=-1)
+    """How long Ollama keeps the model in memory after a call; -1: for ever; absent: as it likes."""
     enabled: bool = True
     script: dict[str, Any] | None = None
     """What a ``scripted`` model does; see workers/backends/scripted.py."""
@@ -185,6 +203,8 @@ class Provider(Strict):
     base_url: str | None = None
     base_url_env: str | None = None
     api_key_env: str | None = None
+    dialect: Dialect = Dialect.OPENAI
+    """Of an ``openai`` provider: which server answers there."""
     local: bool = False
     """True when prompts do not leave the machine."""
     failures_to_open: int = Field(default=5, ge=1)

@@ -2,42 +2,103 @@
 
 from __future__ import annotations
 
-from config.catalog import BackendName, Lane, Model
-from config.errors import ConfigurationError
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from config.catalog import BackendName, Lane, Model, Provider
 from config.keys import find_key
 from config.settings import Settings
-from workers.backends.anthropic import AnthropicBackend, key_name
 from workers.backends.base import Backend
 from workers.backends.scripted import ScriptedBackend
+
+# Each backend is imported where it is opened: its library costs other workers time and memory.
 
 
 def open_backend(settings: Settings, lane_name: str) -> Backend:
     """The backend that answers for a lane, its model loaded.
 
     Raises:
-        ConfigurationError: the lane's backend is not built in, its weights are missing, or its
-            provider refuses the key.
+        ConfigurationError: the lane's weights are missing, its provider refuses the key or its
+            URL is malformed, or an extra is not installed.
     """
-    catalog = settings.catalog
-    lane, model = catalog.lanes[lane_name], catalog.lane_model(lane_name)
-    if model.backend is BackendName.SCRIPTED:
-        return ScriptedBackend(lane.model, model)
-    if model.backend is BackendName.ANTHROPIC:
-        return _open_anthropic(settings, lane, model)
+    model = settings.catalog.lane_model(lane_name)
     if model.backend is BackendName.LLAMA_CPP:
-        # Imported here: loading llama.cpp's library costs every other worker time and memory.
         from workers.backends.llama_cpp import open_llama
 
         return open_llama(settings, lane_name)
-    raise ConfigurationError(
-        f"backend {model.backend.value!r} of model {lane.model!r} is not served by this version: "
-        "use llama_cpp, anthropic or scripted"
-    )
+    if model.backend is BackendName.TRANSFORMERS:
+        from workers.backends.transformers import open_transformers
 
-
-def _open_anthropic(settings: Settings, lane: Lane, model: Model) -> AnthropicBackend:
+        return open_transformers(settings, lane_name)
+    lane = settings.catalog.lanes[lane_name]
     provider = settings.catalog.providers.get(model.provider) if model.provider else None
-    key = find_key(key_name(provider), settings.keys_file)
-    backend = AnthropicBackend(lane.model, model, provider, lane.slots, key=key)
+    return OPENERS[model.backend](_Served(settings, lane, model, provider))
+
+
+@dataclass(frozen=True)
+class _Served:
+    """A model, and what is known of how it is reached."""
+
+    settings: Settings
+    lane: Lane
+    model: Model
+    provider: Provider | None
+
+    def key(self, name: str | None) -> str | None:
+        """The key of that name, if there is one."""
+        return find_key(name, self.settings.keys_file) if name else None
+
+
+def _open_scripted(served: _Served) -> Backend:
+    return ScriptedBackend(served.lane.model, served.model)
+
+
+def _open_anthropic(served: _Served) -> Backend:
+    from workers.backends.anthropic import AnthropicBackend, key_name
+
+    lane, provider = served.lane, served.provider
+    key = served.key(key_name(provider))
+    backend = AnthropicBackend(lane.model, served.model, provider, lane.slots, key=key)
     backend.check()
     return backend
+
+
+def _open_openai(served: _Served) -> Backend:
+    from workers.backends.http_provider import key_name
+    from workers.backends.openai import OpenAIBackend, customs
+
+    lane, provider = served.lane, served.provider
+    key = served.key(key_name(provider, customs(provider).defaults))
+    backend = OpenAIBackend(lane.model, served.model, provider, lane.slots, key=key)
+    backend.check()
+    return backend
+
+
+def _open_ollama(served: _Served) -> Backend:
+    from workers.backends.http_provider import key_name
+    from workers.backends.ollama import DEFAULTS, OllamaBackend
+
+    lane, provider = served.lane, served.provider
+    key = served.key(key_name(provider, DEFAULTS))
+    backend = OllamaBackend(lane.model, served.model, provider, lane.slots, key=key)
+    backend.check()
+    return backend
+
+
+def _open_llama_server(served: _Served) -> Backend:
+    from workers.backends.http_provider import key_name
+    from workers.backends.llama_server import DEFAULTS, LlamaServerBackend
+
+    key = served.key(key_name(served.provider, DEFAULTS))
+    backend = LlamaServerBackend(served.model, served.provider, served.lane.slots, key=key)
+    backend.check()
+    return backend
+
+
+OPENERS: dict[BackendName, Callable[[_Served], Backend]] = {
+    BackendName.SCRIPTED: _open_scripted,
+    BackendName.ANTHROPIC: _open_anthropic,
+    BackendName.OPENAI: _open_openai,
+    BackendName.OLLAMA: _open_ollama,
+    BackendName.LLAMA_SERVER: _open_llama_server,
+}

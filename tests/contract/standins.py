@@ -1,0 +1,144 @@
+"""A local stand-in of a server: real HTTP in its protocol, scripted outcomes, kept questions."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+from tests.contract.protocols import Answer, Asked, Wording
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error of the server, in its own words."""
+
+    status: int
+    kind: str = "some_error"
+    said: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A 200 that holds whatever is written here; what is no text is sent as JSON."""
+
+    body: Any
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class Late:
+    """An answer that takes so many seconds."""
+
+    answer: Answer
+    seconds: float
+
+
+Outcome = Answer | Fault | Raw | Late
+Script = Callable[[Asked], Outcome]
+
+
+class Standin:
+    """Serves one protocol on loopback. ``looking``, if set, answers every look at the server."""
+
+    def __init__(self, wording: Wording, script: Script) -> None:
+        self.asked: list[Asked] = []
+        self.looks: list[str] = []
+        self.looking: Fault | None = None
+        self._wording = wording
+        self._script = script
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it listens, or has listened."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Serve no more; may be called twice."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join(timeout=5)
+        self._server.server_close()
+
+    def _get(self, path: str) -> tuple[int, Any, dict[str, str]]:
+        self.looks.append(path)
+        if self.looking is not None:
+            return self._fault(self.looking)
+        found = self._wording.get(path)
+        return (200, found, {}) if found is not None else self._fault(Fault(404))
+
+    def _post(
+        self, path: str, body: Any, headers: dict[str, str]
+    ) -> tuple[int, Any, dict[str, str]]:
+        aside = self._wording.aside(path, body)
+        if aside is not None:
+            return 200, aside, {}
+        if not self._wording.chat(path):
+            return self._fault(Fault(404))
+        asked = self._wording.asked(body, headers)
+        self.asked.append(asked)
+        outcome = self._script(asked)
+        if isinstance(outcome, Late):
+            time.sleep(outcome.seconds)
+            outcome = outcome.answer
+        if isinstance(outcome, Fault):
+            return self._fault(outcome)
+        if isinstance(outcome, Raw):
+            return 200, outcome.body, {"content-type": outcome.content_type}
+        return 200, self._wording.answered(body, outcome), {}
+
+    def _fault(self, fault: Fault) -> tuple[int, Any, dict[str, str]]:
+        return (
+            fault.status,
+            self._wording.refused(fault.status, fault.kind, fault.said),
+            fault.headers,
+        )
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        standin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = 1 << 16  # head and body in one packet
+
+            def do_GET(self) -> None:
+                self._send(*standin._get(self.path.split("?")[0]))
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+                headers = {k.lower(): v for k, v in self.headers.items()}
+                self._send(*standin._post(self.path.split("?")[0], body, headers))
+
+            def _send(self, status: int, body: Any, headers: dict[str, str]) -> None:
+                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+                try:
+                    self.send_response(status)
+                    for name, value in {"content-type": "application/json", **headers}.items():
+                        self.send_header(name, value)
+                    self.send_header("content-length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+                except OSError:
+                    return
+
+            def log_message(self, format: str, *args: object) -> None:
+                return
+
+        return Handler
