@@ -16,12 +16,30 @@ from config.errors import BrokerUnavailable
 
 TIMEOUT_S = 5.0
 NOT_FOUND = "(404)"
-REFUSALS = (
-    "NOAUTH", "WRONGPASS", "ACCESS_REFUSED", "Authentication required", "invalid username",
-    "invalid password", "without any password configured",
+WITH_TLS = "rediss:// or amqps://"
+TROUBLES = (
+    (
+        ("NOPERM", "ACCESS_REFUSED - access to", "No permissions to"),
+        "keeps its user from what workers need ({text}): give it the rights",
+    ),
+    (
+        ("NOAUTH", "WRONGPASS", "ACCESS_REFUSED", "AuthenticationError", "Authentication required",
+         "invalid username", "invalid password", "without any password configured"),
+        "refuses the user or the password: correct them in UPTIER_BROKER_URL (characters such as "
+        "/ or @ are written %2F and %40)",
+    ),
+    (
+        ("NOT_ALLOWED",),
+        "has no such virtual host, or keeps this user out of it: create it, or correct "
+        "UPTIER_BROKER_URL",
+    ),
+    (
+        ("PRECONDITION_FAILED",),
+        "has a queue of that name and another type ({text}): delete it, or set UPTIER_KEY_PREFIX "
+        "to another prefix",
+    ),
 )  # fmt: skip
-LACKING = ("NOPERM", "ACCESS_REFUSED - access to", "No permissions to")
-"""Said to a user who is let in, but may not do what is needed."""
+"""Words by which brokers refuse, with what they mean and the mend; the first that fits."""
 OTHER_HOST = (62, 64)
 """OpenSSL's codes for a certificate that is good, but for another name or address."""
 
@@ -123,24 +141,16 @@ def _diagnosis(broker_url: str, error: BaseException) -> str:
             return f"{broker} {_tls_trouble(cause)}"
     text = next((str(cause).splitlines()[0] for cause in causes if str(cause)), "no reason given")
     everything = " ".join(f"{type(cause).__name__} {cause}" for cause in causes)
-    if any(word in everything for word in LACKING):
-        return f"{broker} keeps its user from what workers need ({text}): give it the rights"
-    if any(word in everything for word in (*REFUSALS, "AuthenticationError")):
-        return (
-            f"{broker} refuses the user or the password: correct them in UPTIER_BROKER_URL "
-            "(characters such as / or @ are written %2F and %40)"
-        )
-    if "NOT_ALLOWED" in everything:
-        return (
-            f"{broker} has no such virtual host, or keeps this user out of it: create it, or "
-            "correct UPTIER_BROKER_URL"
-        )
-    if "PRECONDITION_FAILED" in everything:
-        return (
-            f"{broker} has a queue of that name and another type ({text}): delete it, or set "
-            "UPTIER_KEY_PREFIX to another prefix"
-        )
-    return f"{broker} does not answer ({text}): start it, or correct UPTIER_BROKER_URL"
+    for words, trouble in TROUBLES:
+        if any(word in everything for word in words):
+            return f"{broker} {trouble.format(text=text)}"
+    hint = f"; behind TLS its scheme is {WITH_TLS}" if _is_cut_off(broker_url, everything) else ""
+    return f"{broker} does not answer ({text}): start it, or correct UPTIER_BROKER_URL{hint}"
+
+
+def _is_cut_off(broker_url: str, everything: str) -> bool:
+    plain = urlsplit(broker_url).scheme not in ("rediss", "amqps")
+    return plain and any(word in everything for word in ("reset by peer", "closed"))
 
 
 def _tls_trouble(error: ssl.SSLError) -> str:

@@ -23,6 +23,7 @@ from config.catalog import Catalog
 from config.errors import ConfigurationError
 from config.keys import find_key
 from config.load import AbsentLane, load_catalog, one_line, without_absent_lanes
+from config.secrets import redact
 
 BROKER_SCHEMES = ("redis", "rediss", "amqp", "amqps", "memory")
 DATABASE_SCHEMES = ("sqlite", "postgresql", "postgresql+psycopg")
@@ -150,7 +151,7 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**chosen)
     except ValidationError as error:
-        raise ConfigurationError(one_line(error, "setting")) from None
+        raise ConfigurationError(redact(one_line(error, "setting"))) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(
             f"{settings_file()} is not valid TOML: {error}; correct that line"
@@ -158,6 +159,15 @@ def load_settings(**given: Any) -> Settings:
 
 
 def _known_scheme(value: str | None, schemes: tuple[str, ...], what: str) -> str | None:
-    if value is not None and urlsplit(value).scheme not in schemes:
+    if value is None:
+        return None
+    if urlsplit(value).scheme not in schemes:
         raise ValueError(f"{what} scheme must be one of {', '.join(schemes)}")
+    try:
+        urlsplit(value).port  # noqa: B018 - parsed only when asked for
+    except ValueError:
+        raise ValueError(
+            f"{what} port must be a number up to 65535; a / or @ of the password is written %2F or "
+            "%40"
+        ) from None
     return value
