@@ -146,11 +146,12 @@ def _take(connection: Connection, bound: Bound, micros: int) -> bool:
         statement = statement.where(columns.calls + 1 <= bound.calls)
     if connection.execute(statement).rowcount == 1:
         return True
-    # The first call of a scope finds no row; whoever comes second waits for the first's insert.
+    # The first call of a scope finds no row. Of several first calls one inserts it, and the others
+    # wait for that; then each asks again.
     row = {"scope": bound.scope, "limit_micros": bound.micros, "limit_calls": bound.calls,
            "spent_micros": 0, "reserved_micros": 0, "calls": 0}  # fmt: skip
-    made = connection.execute(insert_or_ignore(connection, BUDGETS, ["scope"]).values(**row))
-    return made.rowcount == 1 and connection.execute(statement).rowcount == 1
+    connection.execute(insert_or_ignore(connection, BUDGETS, ["scope"]).values(**row))
+    return connection.execute(statement).rowcount == 1
 
 
 def _refusal(connection: Connection, bound: Bound, micros: int) -> Refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,19 @@ import pytest
 
 from cli.session import Session, session
 from config.load import load_catalog
-from config.settings import load_settings
 from ledger import providers
 from ledger.budgets import usage
 from ledger.clock import now
+from ledger.database import writing
 from ledger.reports import report
+from ledger.runs import start_run
+from ledger.tables import TABLES
 from ledger.trail import trail
+from producers.client import Client
 from routing.decision import ChoiceOutput, Decision, Preferences, Settled, Status
+from tests.integration.places import Place
 from tests.standin import MessagesStandin, Reply, fault, message
+from workers.stack_state import StackState
 
 PROFILE = Path(__file__).parents[1] / "profiles_paid.toml"
 AB = ChoiceOutput(labels=("A", "B"))
@@ -60,15 +65,31 @@ class Live:
         return state
 
 
-@pytest.fixture
-def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
+@pytest.fixture(scope="module")
+def stage(place: Place) -> Iterator[Live]:
     provider = Provider()
-    with MessagesStandin(provider) as standin:
-        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-test")
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", standin.url)
-        settings = load_settings(profile=str(PROFILE), data_dir=tmp_path)
-        with session(settings, mode="test") as opened:
+    with pytest.MonkeyPatch.context() as patch, MessagesStandin(provider) as standin:
+        patch.setenv("ANTHROPIC_API_KEY", "sk-test")
+        patch.setenv("ANTHROPIC_BASE_URL", standin.url)
+        settings = place.settings(profile=str(PROFILE))
+        with session(settings, mode="test", own_workers=True) as opened:
             yield Live(opened, standin, provider)
+
+
+@pytest.fixture
+def live(stage: Live) -> Iterator[Live]:
+    """A run of its own, a provider of whom nothing is known, and a stand-in without bills."""
+    settings, engine = stage.session.settings, stage.session.engine
+    with writing(engine) as connection:
+        connection.execute(TABLES.tables["provider"].delete())
+    stage.provider.reply = message("B")
+    stage.standin.requests.clear()
+    stage.standin.bills.clear()
+    state = StackState.read(settings.stack_dir)
+    assert state is not None
+    run = start_run(engine, mode="test", profile=settings.profile, now=now())
+    with Client(settings, state.broker_url, run) as client:
+        yield replace(stage, session=Session(settings, engine, run, client))
 
 
 def test_budgets_of_agents_requests_and_runs(live: Live) -> None:
