@@ -64,13 +64,16 @@ def longer_than_all(stage: Stage) -> None:
     for _ in stage.rounds():
         since = time.monotonic()
         ids = stage.submit([stage.questions.one(word="longer than all"), *stage.questions.many(5)])
-        deliveries: set[str] = set()
+        # The copy is acknowledged at once, since its claim takes nothing: then nobody holds a
+        # message of a decision that is still being answered.
+        came_again = held = False
         while stage.open() and time.monotonic() - since < stage.form.patience_s:
-            deliveries |= {h.tag for h in stage.ground.broker.held() if ids[0] in h.ids}
+            held_now = any(ids[0] in h.ids for h in stage.ground.broker.held())
+            came_again |= held and not held_now and stage.is_running(ids[0])
+            held |= held_now
             time.sleep(0.1)
         stage.recover(ids, since)
-        stage.tell(f"its message was delivered {len(deliveries)} times")
-        if len(deliveries) < 2:
+        if not came_again:
             stage.complain("the message did not come again, so nothing was shown")
 
 

@@ -92,6 +92,11 @@ class Stage(Rounds):
         query = text("SELECT id FROM decision WHERE run_id = :run AND state != 'settled'")
         return self._read(query, {"run": self.run.id})
 
+    def is_running(self, decision_id: str) -> bool:
+        """Whether a worker is at it."""
+        query = text("SELECT id FROM decision WHERE id = :id AND state = 'running'")
+        return bool(self._read(query, {"id": decision_id}))
+
     def wait(self, ids: Collection[str], since: float) -> float:
         """Wait until all are settled; seconds from ``since`` (monotonic) until then."""
         waiting = set(ids)
