@@ -62,11 +62,21 @@ def list_command(profile: Profile = None, as_json: AsJson = False) -> int:
 
 @app.command("pull")
 def pull_command(names: Names = None, profile: Profile = None) -> int:
-    """Fetch and verify weights; what is here already is not fetched again."""
+    """Fetch and verify weights, or have Ollama fetch its own; nothing is fetched twice."""
+    # Its HTTP client would delay the start of every other command.
+    from workers.ollama_pull import ollama_models, pull_ollama
+
     settings = load_settings(profile=profile)
     columns = [DownloadColumn(), TransferSpeedColumn()]
+    theirs = ollama_models(settings, names or ())
+    ours = [name for name in names or () if name not in theirs]
     with _bar(columns) as report:
-        pulled = pull_models(settings, names or (), report)
+        pulled = pull_models(settings, ours, report) if ours or not names else []
+        served = [pull_ollama(settings, name, report) for name in theirs]
+    for there in served:
+        how = "pulled" if there.fetched else "already there"
+        out.print(f"{there.name}: {how}, {_size(there.size)}, in Ollama as {there.remote}",
+                  markup=False)  # fmt: skip
     for done in pulled:
         how = "pulled" if done.fetched else "already here"
         out.print(f"{done.name}: {how}, {_size(done.size)}, {done.path}", markup=False)

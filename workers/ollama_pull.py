@@ -85,9 +85,9 @@ def _follow(name: str, lines: Iterator[str], report: Report) -> int:
     for line in lines:
         if not line.strip():
             continue
-        said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            raise ValueError(said["error"])
+        said: Any = json.loads(line)
+        if not isinstance(said, dict) or "error" in said:
+            raise ValueError(said["error"] if isinstance(said, dict) else line)
         status = str(said.get("status", ""))
         if "digest" in said and "total" in said:
             total[said["digest"]] = int(said["total"])

@@ -143,9 +143,12 @@ class Anthropic:
 class Ollama:
     """Ollama's own chat."""
 
+    def __init__(self, *names: str) -> None:
+        self.names = list(names) or ["standin:latest"]
+
     def get(self, path: str) -> Body | None:
-        one = {"name": "standin:latest", "model": "standin:latest", "size": 7}
-        return {"models": [one]} if path == "/api/tags" else None
+        listed = [{"name": name, "model": name, "size": 7_000_000} for name in self.names]
+        return {"models": listed} if path == "/api/tags" else None
 
     def chat(self, path: str) -> bool:
         return path == "/api/chat"

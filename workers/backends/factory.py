@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from config.catalog import BackendName, Lane, Model, Provider
 from config.keys import find_key
@@ -49,6 +50,22 @@ class _Served:
         return find_key(name, self.settings.keys_file) if name else None
 
 
+class _Checkable(Backend, Protocol):
+    """A backend whose server can be looked at."""
+
+    def check(self) -> None: ...
+
+
+def _checked(backend: _Checkable) -> Backend:
+    """The backend, once its server was looked at."""
+    try:
+        backend.check()
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
 def _open_scripted(served: _Served) -> Backend:
     return ScriptedBackend(served.lane.model, served.model)
 
@@ -58,9 +75,7 @@ def _open_anthropic(served: _Served) -> Backend:
 
     lane, provider = served.lane, served.provider
     key = served.key(key_name(provider))
-    backend = AnthropicBackend(lane.model, served.model, provider, lane.slots, key=key)
-    backend.check()
-    return backend
+    return _checked(AnthropicBackend(lane.model, served.model, provider, lane.slots, key=key))
 
 
 def _open_openai(served: _Served) -> Backend:
@@ -69,9 +84,7 @@ def _open_openai(served: _Served) -> Backend:
 
     lane, provider = served.lane, served.provider
     key = served.key(key_name(provider, customs(provider).defaults))
-    backend = OpenAIBackend(lane.model, served.model, provider, lane.slots, key=key)
-    backend.check()
-    return backend
+    return _checked(OpenAIBackend(lane.model, served.model, provider, lane.slots, key=key))
 
 
 def _open_ollama(served: _Served) -> Backend:
@@ -80,9 +93,7 @@ def _open_ollama(served: _Served) -> Backend:
 
     lane, provider = served.lane, served.provider
     key = served.key(key_name(provider, DEFAULTS))
-    backend = OllamaBackend(lane.model, served.model, provider, lane.slots, key=key)
-    backend.check()
-    return backend
+    return _checked(OllamaBackend(lane.model, served.model, provider, lane.slots, key=key))
 
 
 def _open_llama_server(served: _Served) -> Backend:
@@ -90,9 +101,7 @@ def _open_llama_server(served: _Served) -> Backend:
     from workers.backends.llama_server import DEFAULTS, LlamaServerBackend
 
     key = served.key(key_name(served.provider, DEFAULTS))
-    backend = LlamaServerBackend(served.model, served.provider, served.lane.slots, key=key)
-    backend.check()
-    return backend
+    return _checked(LlamaServerBackend(served.model, served.provider, served.lane.slots, key=key))
 
 
 OPENERS: dict[BackendName, Callable[[_Served], Backend]] = {
