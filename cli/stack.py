@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.output import err, out, print_json, say
+from cli.report import budget_line
 from config.settings import Settings, load_settings
 from ledger.database import ledger_place
+from ledger.providers import ProviderState
 from workers.stack_control import Down, start_detached, stay_up, stop_detached
 from workers.stack_state import logs_directory
 from workers.stack_status import Condition, StackStatus, stack_status
@@ -104,6 +106,8 @@ def _show_status(found: StackStatus) -> None:
     ]
     if found.condition is Condition.EXTERNAL:
         rows.append(("workers", "none of this machine; `uptier up` starts some"))
+    rows += [("provider", _provider_line(provider)) for provider in found.providers]
+    rows += [("budget", budget_line(use)) for use in found.budgets]
     rows += [("absent", f"{absent.lane}: {absent.reason}") for absent in found.absent_lanes]
     problems = (found.failure, found.broker_problem, found.ledger_problem)
     rows += [("problem", text) for text in problems if text]
@@ -111,6 +115,17 @@ def _show_status(found: StackStatus) -> None:
         typer.echo(f"{name:<11}{value}")
     if found.workers:
         out.print(_worker_table(found))
+
+
+def _provider_line(provider: ProviderState) -> str:
+    parts = [f"{provider.name}: breaker {provider.breaker}"]
+    if provider.reopens_in_s is not None:
+        parts.append(f"for another {provider.reopens_in_s:.0f} s")
+    if provider.paused_for_s is not None:
+        parts.append(f"asked to be spared for {provider.paused_for_s:.0f} s")
+    if provider.reason:
+        parts.append(f"({provider.failures} failures, the last: {provider.reason})")
+    return " ".join(parts)
 
 
 def _worker_table(found: StackStatus) -> Table:

@@ -15,6 +15,7 @@ from ledger.budgets import BudgetUse, usage
 from ledger.calls import INTENT, UNKNOWN
 from ledger.clock import SECOND, now
 from ledger.database import ledger_place, open_ledger, reading
+from ledger.providers import ProviderState, states
 from ledger.runs import RunInfo
 from ledger.tables import TABLES
 from routing.decision import State, Status
@@ -171,13 +172,31 @@ def report(engine: Engine, settings: Settings, catalog: Catalog, run: RunInfo) -
     )
 
 
-def counts(settings: Settings) -> dict[str, int]:
-    """How many decisions of all runs are in each state."""
+class Overview(BaseModel):
+    """What a ledger holds of all runs: decisions by state, today's budgets, the providers."""
+
+    decisions: dict[str, int] = {}
+    budgets: list[BudgetUse] = []
+    providers: list[ProviderState] = []
+
+
+def overview(settings: Settings) -> Overview:
+    """What a ledger holds now.
+
+    Raises:
+        SQLAlchemyError: it does not answer.
+    """
     engine = open_ledger(settings)
     query = select(DECISIONS.c.state, func.count()).group_by(DECISIONS.c.state)
+    catalog, moment = settings.catalog, now()
     try:
         with reading(engine) as connection:
-            return dict(connection.execute(query).tuples().all())
+            by_state = {state: count for state, count in connection.execute(query)}  # noqa: C416
+        return Overview(
+            decisions=by_state,
+            budgets=usage(engine, None, catalog.cloud_budget.alert_share, moment),
+            providers=states(engine, catalog, moment),
+        )
     finally:
         engine.dispose()
 

@@ -13,8 +13,10 @@ from config.broker import queue_lengths, shown
 from config.errors import BrokerUnavailable, UptierError
 from config.queues import make_app
 from config.settings import Settings
+from ledger.budgets import BudgetUse
 from ledger.database import ledger_place
-from ledger.reports import counts
+from ledger.providers import ProviderState
+from ledger.reports import Overview, overview
 from workers.stack_state import (
     Phase,
     StackState,
@@ -81,6 +83,9 @@ class StackStatus(BaseModel):
     workers: tuple[WorkerStatus, ...]
     absent_lanes: tuple[Absence, ...]
     ledger: str
+    budgets: tuple[BudgetUse, ...] = ()
+    """Today's, over all runs."""
+    providers: tuple[ProviderState, ...] = ()
     decisions: dict[str, int] | None
     """Decisions by state; ``None`` where the ledger does not answer."""
     ledger_problem: str | None
@@ -99,7 +104,7 @@ def stack_status(settings: Settings) -> StackStatus:
     alive = condition not in (Condition.DOWN, Condition.CRASHED)
     url = settings.broker_url or (state.broker_url if state is not None and alive else None)
     queues, broker_problem = _queue_lengths(url, settings) if url is not None else (None, None)
-    decisions, problem = _decisions(settings)
+    held, problem = _overview(settings)
     return StackStatus(
         condition=condition,
         profile=settings.profile,
@@ -112,7 +117,9 @@ def stack_status(settings: Settings) -> StackStatus:
         workers=tuple(_worker(w) for w in state.workers) if state is not None else (),
         absent_lanes=tuple(Absence(lane=a.lane, reason=a.reason) for a in settings.absent_lanes),
         ledger=ledger_place(settings),
-        decisions=decisions,
+        decisions=held.decisions if held is not None else None,
+        budgets=tuple(held.budgets) if held is not None else (),
+        providers=tuple(held.providers) if held is not None else (),
         ledger_problem=problem,
         data_directory=settings.data_dir,
         log_directory=logs_directory(settings),
@@ -158,11 +165,11 @@ def _queue_lengths(url: str, settings: Settings) -> tuple[dict[str, int] | None,
         return None, str(error)
 
 
-def _decisions(settings: Settings) -> tuple[dict[str, int] | None, str | None]:
+def _overview(settings: Settings) -> tuple[Overview | None, str | None]:
     embedded = settings.ledger_url.startswith("sqlite")
     if embedded and not Path(ledger_place(settings)).exists():
-        return {}, None  # looking must not make one
+        return Overview(), None  # looking must not make one
     try:
-        return counts(settings), None
+        return overview(settings), None
     except (UptierError, SQLAlchemyError) as error:
         return None, str(error).splitlines()[0]
