@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
+from cli.session import session
 from config.errors import BrokerUnavailable, ConfigurationError
-from config.settings import Settings
+from config.settings import Settings, load_settings
+from routing.decision import ChoiceOutput, Decision, Status
 from tests.integration.stacks import (
     HOOKS,
     PROGRAM,
@@ -24,6 +27,8 @@ from tests.integration.stacks import (
     wait_until,
     worker_state,
 )
+from tests.integration.test_decisions import PROFILE as SCRIPTED
+from workers.children import ProcessRecord
 from workers.stack import running_stack
 from workers.stack_control import Down, start_detached, stop_detached
 from workers.stack_state import WorkerState
@@ -136,3 +141,33 @@ def test_a_broker_that_is_away_ends_the_start_before_any_worker(settings: Settin
     ):
         pass
     assert_nothing_is_left(away, [])
+
+
+def test_a_worker_that_starts_while_the_broker_is_away_waits_for_it(tmp_path: Path) -> None:
+    broker = Valkey(tmp_path / "broker", tmp_path / "broker.log")
+    broker.start()
+    settings = load_settings(
+        profile=str(SCRIPTED), data_dir=tmp_path / "data", broker_url=broker.url, stale_after_s=2
+    )
+    try:
+        with session(settings, mode="test", own_workers=True) as live:
+            broker.stop()
+            before = next(w.process for w in state_of(settings).workers if w.name == "tier1-1")
+            assert before is not None
+            os.kill(before.pid, signal.SIGKILL)
+            wait_until(lambda: process_of(settings, "tier1-1") not in (None, before))
+            time.sleep(3)  # it has seen by now that nobody answers
+            broker.start()
+            question = Decision(
+                kind="question", key="one", prompt="easy", output=ChoiceOutput(labels=("A", "B"))
+            )
+            settled = live.client.gather([question], timeout_s=60)[0]
+            assert (settled.status, settled.lane) == (Status.ACCEPTED, "tier1")
+            assert all(w.state is not WorkerState.FAILED for w in state_of(settings).workers)
+    finally:
+        broker.stop()
+
+
+def process_of(settings: Settings, name: str) -> ProcessRecord | None:
+    worker = next(w for w in state_of(settings).workers if w.name == name)
+    return worker.process if worker.state is WorkerState.STARTING else None
