@@ -39,7 +39,15 @@ class Late:
     seconds: float
 
 
-Outcome = Answer | Fault | Raw | Late
+@dataclass(frozen=True)
+class Events:
+    """A stream of server-sent events; torn where ``whole`` is not set."""
+
+    events: tuple[dict[str, Any], ...]
+    whole: bool = True
+
+
+Outcome = Answer | Fault | Raw | Late | Events
 Script = Callable[[Asked], Outcome]
 
 
@@ -52,7 +60,9 @@ class Standin:
         self.looking: Fault | None = None
         self._wording = wording
         self._script = script
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"standin": self})
+        )
         self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
@@ -100,6 +110,8 @@ class Standin:
             outcome = outcome.answer
         if isinstance(outcome, Fault):
             return self._fault(outcome)
+        if isinstance(outcome, Events):
+            return 200, outcome, {"content-type": "text/event-stream"}
         if isinstance(outcome, Raw):
             return 200, outcome.body, {"content-type": outcome.content_type}
         return 200, self._wording.answered(body, outcome), {}
@@ -111,34 +123,50 @@ class Standin:
             fault.headers,
         )
 
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        standin = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = 1 << 16  # head and body in one packet
+class _Handler(BaseHTTPRequestHandler):
+    """Reads requests for a stand-in and writes what it says."""
 
-            def do_GET(self) -> None:
-                self._send(*standin._get(self.path.split("?")[0]))
+    standin: Standin
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # head and body in one packet
 
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
-                headers = {k.lower(): v for k, v in self.headers.items()}
-                self._send(*standin._post(self.path.split("?")[0], body, headers))
+    def do_GET(self) -> None:
+        self._send(*self.standin._get(self.path.split("?")[0]))
 
-            def _send(self, status: int, body: Any, headers: dict[str, str]) -> None:
-                data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-                try:
-                    self.send_response(status)
-                    for name, value in {"content-type": "application/json", **headers}.items():
-                        self.send_header(name, value)
-                    self.send_header("content-length", str(len(data)))
-                    self.end_headers()
-                    self.wfile.write(data)
-                except OSError:
-                    return
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))))
+        headers = {k.lower(): v for k, v in self.headers.items()}
+        self._send(*self.standin._post(self.path.split("?")[0], body, headers))
 
-            def log_message(self, format: str, *args: object) -> None:
-                return
+    def _send(self, status: int, body: Any, headers: dict[str, str]) -> None:
+        if isinstance(body, Events):
+            self._stream(body, headers)
+            return
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        try:
+            self.send_response(status)
+            for name, value in {"content-type": "application/json", **headers}.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        except OSError:
+            return
 
-        return Handler
+    def _stream(self, body: Events, headers: dict[str, str]) -> None:
+        self.send_response(200)
+        for name, value in {**headers, "transfer-encoding": "chunked"}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for event in body.events:
+            data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+            self.wfile.flush()
+        if body.whole:
+            self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        return

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import anthropic
 
 from config.catalog import Model, Provider
-from config.errors import ConfigurationError
-from routing.decision import ChoiceOutput, JsonOutput
-from workers.backends.anthropic_errors import translated
+from routing.decision import JsonOutput, TextOutput
+from workers.backends import http_provider
+from workers.backends.anthropic_errors import UNREADABLE, broken_off, translated
+from workers.backends.anthropic_stream import Draft, Usage
 from workers.backends.base import Capabilities, Completion, Request
 from workers.backends.bounds import most_cost
+from workers.backends.http_client import options
+from workers.backends.http_pool import SideBySide
+from workers.backends.http_provider import CHECK_TIMEOUT_S, Defaults, access, judge_look
+from workers.backends.http_questions import bound, cut, question, stops, texts
 
 ANSWER_TOOL = "answer"
-CHOICE_TOKENS = 30
-KEY = "ANTHROPIC_API_KEY"
-BASE_URL = "ANTHROPIC_BASE_URL"
-CHECK_TIMEOUT_S = 5.0
-UNREADABLE = (anthropic.AnthropicError, AttributeError, TypeError, ValueError)
-"""What the SDK and its answer raise; the last three where a 200 holds no message."""
-
-log = logging.getLogger(__name__)
+DEFAULTS = Defaults("anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+LONG_TOKENS = 1000
+"""Texts that may become longer come as a stream."""
+CHARS_PER_TOKEN = 3
+"""Fewer than English has, so that no part is left unmarked that the cache would take."""
 
 
-class AnthropicBackend:
+class AnthropicBackend(SideBySide):
     """The Messages API for one model."""
-
-    capabilities = Capabilities(local=False, probabilities=False)
 
     def __init__(
         self, name: str, model: Model, provider: Provider | None, slots: int, *, key: str | None
@@ -44,25 +40,21 @@ class AnthropicBackend:
         Raises:
             ConfigurationError: there is no key, or it or the base URL is malformed.
         """
+        super().__init__(slots, "anthropic")
         self._model = model
         self._remote = model.remote_name or name
-        self._provider = model.provider or "anthropic"
-        self._key_name = key_name(provider)
-        if not key:
-            raise ConfigurationError(f"{self._provider} needs a key: set {self._key_name}")
-        if not (key.isascii() and key.isprintable()):
-            raise ConfigurationError(
-                f"the key in {self._key_name} has characters that no key has: correct it"
-            )
+        self._access = access(model, provider, DEFAULTS, key)
+        self.capabilities = Capabilities(self._access.local, probabilities=False, streaming=True)
         self._client = anthropic.Anthropic(
-            api_key=key, base_url=_base_url(provider), max_retries=0, timeout=model.timeout_s
+            api_key=key,
+            base_url=self._access.url,
+            max_retries=0,
+            timeout=model.timeout_s,
+            http_client=anthropic.DefaultHttpxClient(**options(self._access)),
         )
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="anthropic")
 
     def check(self) -> None:
         """Ask once, at no cost, whether the provider is there and knows the key.
-
-        A provider that is away is only warned of: it may be back before it is needed.
 
         Raises:
             ConfigurationError: it refuses the key.
@@ -71,120 +63,127 @@ class AnthropicBackend:
         try:
             client.models.list(limit=1)
         except UNREADABLE as error:
-            found = translated(error, 0, CHECK_TIMEOUT_S)
-            if getattr(error, "status_code", None) in (401, 403) and not found.quota:
-                raise ConfigurationError(
-                    f"{self._provider} refuses the key in {self._key_name}: correct it"
-                ) from None
-            log.warning(
-                "%s at %s does not answer as it should: %s; look at the network, its base URL and "
-                "its status page, calls are made all the same",
-                self._provider, self._client.base_url.host, found,
-            )  # fmt: skip
-
-    def answer(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """All requests side by side, as many at once as the lane has slots."""
-        waiting = [self._pool.submit(self._ask, request) for request in requests]
-        for done in as_completed(waiting):
-            yield done.result()
+            judge_look(self._access, *translated(error, 0, CHECK_TIMEOUT_S))
 
     def most_micros(self, request: Request) -> int:
         """The most that a call can cost, in micro-dollars."""
-        texts = [request.system, _question(request)]
-        if isinstance(request.output, JsonOutput):
-            texts.append(json.dumps(request.output.json_schema))
-        return most_cost(self._model.price, tuple(texts), _bound(request))
+        return most_cost(self._model.price, texts(request), bound(request, self._model))
 
     def close(self) -> None:
-        """End the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the connections; may be called twice."""
+        super().close()
         self._client.close()
 
     def _ask(self, request: Request) -> Completion:
         start = time.monotonic()
+        draft = Draft()
+        call = self._call(request)
         try:
-            message = self._client.messages.create(**self._call(request))
+            if _is_long(request):
+                return self._streamed(request, call, draft, start)
+            message = self._client.messages.create(**call)
             return self._completion(request, message, time.monotonic() - start)
         except UNREADABLE as broken:
-            error = translated(broken, self.most_micros(request), self._model.timeout_s)
+            if draft.begun:
+                return self._torn(request, draft, broken, time.monotonic() - start)
+            most, timeout_s = self.most_micros(request), self._model.timeout_s
+            _, error = translated(broken, most, timeout_s)
         return Completion(id=request.id, error=error, inference_s=time.monotonic() - start)
 
     def _call(self, request: Request) -> dict[str, Any]:
         output, sampling = request.output, request.sampling
         call: dict[str, Any] = {
             "model": self._remote,
-            "max_tokens": _bound(request),
-            "messages": [{"role": "user", "content": _question(request)}],
+            "max_tokens": bound(request, self._model),
+            "messages": [{"role": "user", "content": question(request)}],
         }
         if self._model.sampling is not None:
             # The SDK has no argument for it any more, and newer models refuse it; the API still
             # takes it for models whose catalog entry asks for a sampling of its own.
             call["extra_body"] = {"temperature": min(sampling.temperature, 1.0)}
         if request.system:
-            call["system"] = request.system
+            call["system"] = self._system(request.system)
         # A stop of blanks alone is refused by the API.
-        stops = [stop for stop in sampling.stops if stop.strip()]
+        ends = [stop for stop in stops(request) if stop.strip()]
         if isinstance(output, JsonOutput):
             call["tools"] = [{"name": ANSWER_TOOL, "input_schema": output.json_schema}]
             call["tool_choice"] = {"type": "tool", "name": ANSWER_TOOL}
-        elif stops:
-            call["stop_sequences"] = stops
+        elif ends:
+            call["stop_sequences"] = ends
         return call
 
+    def _system(self, text: str) -> str | list[dict[str, Any]]:
+        """The constant part, marked for the cache where the catalog says that it is long enough.
+
+        The mark costs nothing where the provider finds it too short after all.
+        """
+        least = self._model.cache_from_tokens
+        if least is None or len(text) < least * CHARS_PER_TOKEN:
+            return text
+        return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
+
+    def _streamed(
+        self, request: Request, call: dict[str, Any], draft: Draft, start: float
+    ) -> Completion:
+        with self._client.messages.create(**call, stream=True) as events:
+            draft.read(events)
+        if draft.stop_reason is None:
+            raise EOFError("the stream ended before the message did")
+        return self._answered(
+            request, "".join(draft.parts), draft.usage, draft.stop_reason, time.monotonic() - start
+        )
+
+    def _torn(
+        self, request: Request, draft: Draft, broken: Exception, seconds: float
+    ) -> Completion:
+        """What came of a stream that broke: whole if only its end is missing, else its bill.
+
+        What was read is known; of what was written, only that the limit bounds it.
+        """
+        text, usage = "".join(draft.parts), draft.usage
+        if draft.stop_reason is not None:
+            return self._answered(request, text, usage, draft.stop_reason, seconds)
+        limit = bound(request, self._model)
+        most = self._model.price.micros(usage.plain, limit, usage.cached, usage.written)
+        return Completion(
+            id=request.id,
+            raw=text,
+            tokens_in=usage.plain + usage.cached + usage.written,
+            tokens_out=usage.out,
+            tokens_cached=usage.cached,
+            inference_s=seconds,
+            truncated=True,
+            error=broken_off(broken, most),
+        )
+
     def _completion(self, request: Request, message: Any, seconds: float) -> Completion:
-        usage = message.usage
-        cached = usage.cache_read_input_tokens or 0
-        written = usage.cache_creation_input_tokens or 0
+        usage = Usage()
+        usage.note(message.usage)
+        return self._answered(request, _text(message.content), usage, message.stop_reason, seconds)
+
+    def _answered(
+        self, request: Request, raw: str, usage: Usage, stop_reason: str, seconds: float
+    ) -> Completion:
         price = self._model.price
         return Completion(
             id=request.id,
-            raw=_text(message.content),
-            tokens_in=usage.input_tokens + cached + written,
-            tokens_out=usage.output_tokens,
-            tokens_cached=cached,
+            raw=cut(raw, stops(request)) if isinstance(request.output, TextOutput) else raw,
+            tokens_in=usage.plain + usage.cached + usage.written,
+            tokens_out=usage.out,
+            tokens_cached=usage.cached,
             inference_s=seconds,
-            cost_micros=price.micros(usage.input_tokens, usage.output_tokens, cached, written),
-            truncated=message.stop_reason == "max_tokens",
+            cost_micros=price.micros(usage.plain, usage.out, usage.cached, usage.written),
+            truncated=stop_reason == "max_tokens",
         )
 
 
 def key_name(provider: Provider | None) -> str:
     """The name under which the provider's key is looked for."""
-    return (provider.api_key_env if provider else None) or KEY
+    return http_provider.key_name(provider, DEFAULTS) or ""
 
 
-def _base_url(provider: Provider | None) -> str | None:
-    """The provider's URL: from its own variable, from the catalog, or as the SDK finds it."""
-    own = (provider.base_url_env if provider else None) or ""
-    written = provider.base_url if provider else None
-    place, url = own, os.environ.get(own)
-    if not url:
-        place, url = "base_url", written
-    if not url:
-        place, url = BASE_URL, os.environ.get(BASE_URL)
-    if url and not _is_http(url):
-        raise ConfigurationError(f"{place} = {url!r} is not an http or https URL: correct it")
-    return url or None
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or half an IPv6 address
-        return False
-
-
-def _bound(request: Request) -> int:
-    is_choice = isinstance(request.output, ChoiceOutput)
-    return CHOICE_TOKENS if is_choice else request.sampling.max_tokens
-
-
-def _question(request: Request) -> str:
-    if isinstance(request.output, ChoiceOutput):
-        labels = ", ".join(request.output.labels)
-        return f"{request.prompt}\n\nReply with exactly one of: {labels}. Nothing else."
-    return request.prompt
+def _is_long(request: Request) -> bool:
+    return isinstance(request.output, TextOutput) and request.sampling.max_tokens > LONG_TOKENS
 
 
 def _text(blocks: Sequence[Any]) -> str:

@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
-import re
-
 import anthropic
+import httpx2
 
 from config.errors import BackendError
+from workers.backends.http_errors import first_line, refused, unanswered, unreadable
 
-AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-REFUSALS = frozenset({401, 402, 403, 408})
-"""Statuses below 500 that the provider would give to any request."""
-QUOTA = re.compile(
-    r"insufficient.quota|credit balance|usage limit|(?<![.'\"`\w])(billing|quota)", re.IGNORECASE
+PROTOCOL = "the Messages API"
+UNREADABLE = (
+    anthropic.AnthropicError,
+    httpx2.HTTPError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    ValueError,
 )
-"""Not where a fault quotes a field of the request, such as ``properties.quota``."""
-MOST_CHARS = 300
+"""What the SDK and its answer raise: its client's own errors where a stream breaks off, the last
+five where a 200 holds no message."""
 
 
-def translated(error: Exception, most_micros: int, timeout_s: float) -> BackendError:
-    """The failure of one call that could have cost ``most_micros`` micro-dollars at most."""
+def translated(
+    error: Exception, most_micros: int, timeout_s: float
+) -> tuple[int | None, BackendError]:
+    """The status, if there was one, and the meaning of a call that could have cost so much."""
     if isinstance(error, anthropic.APIStatusError):
-        return _status(error)
-    # A connection that was never made cannot have been billed; one that broke may have been.
-    never_made = "Connect" in type(error.__cause__).__name__
-    charge = None if never_made else most_micros
-    if isinstance(error, anthropic.APITimeoutError):
-        said = f"no answer within {timeout_s:g} s"
-    elif isinstance(error, anthropic.APIConnectionError):
-        said = f"connection failed: {first_line(error.__cause__ or error)}"
-    else:
-        said = f"the answer is not one of the Messages API ({first_line(error)})"
-    return BackendError(said, unknown_charge_micros=charge, outage=True)
+        status = error.status_code
+        if status >= 400:
+            return status, refused(status, str(error), error.response.headers)
+        return status, broken_off(error, most_micros)
+    if isinstance(error, anthropic.APIConnectionError):
+        timed_out = isinstance(error, anthropic.APITimeoutError)
+        cause = error.__cause__ or error
+        return None, unanswered(cause, most_micros, timeout_s, timed_out=timed_out)
+    if isinstance(error, httpx2.HTTPError):
+        timed_out = isinstance(error, httpx2.TimeoutException)
+        return None, unanswered(error, most_micros, timeout_s, timed_out=timed_out)
+    return None, unreadable(PROTOCOL, error, most_micros)
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, at most 300 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:MOST_CHARS] if lines else type(error).__name__
-
-
-def _status(error: anthropic.APIStatusError) -> BackendError:
-    status = error.status_code
-    quota = status == 402 or (status in (400, 403, 429) and QUOTA.search(str(error)) is not None)
+def broken_off(error: Exception, most_micros: int) -> BackendError:
+    """A stream that ended in an error; what had been written by then is billed."""
+    said = first_line(error.__cause__ or error)
     return BackendError(
-        f"HTTP {status}: {first_line(error)}",
-        retryable=status in AGAIN and not quota,
-        retry_after_s=_wish(error),
-        outage=quota or status in REFUSALS or status >= 500,
-        quota=quota,
+        f"the answer broke off: {said}", unknown_charge_micros=most_micros or None, outage=True
     )
-
-
-def _wish(error: anthropic.APIStatusError) -> float | None:
-    try:
-        wish = float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return wish if 0 <= wish < float("inf") else None
