@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 AB = ChoiceOutput(labels=("A", "B"))
 UNCACHED = Preferences(cache=CacheScope.OFF)
-BATCH = 7
+BATCH = 4
 EVERY_S = 0.25
 REFUSED_AT_MOST_S = 60.0
 MIX = (
