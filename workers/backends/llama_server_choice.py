@@ -15,7 +15,8 @@ LIFT = 25.0
 OTHERS = 100
 """Tokens beside the labels' that are told, of which the rest's probability is reckoned."""
 IGNORED = 1e-4
-"""Labels below a place that is less likely than this are not looked at: they get nothing."""
+"""Labels below a place that has less than this share of all labels are not looked at: they get
+nothing."""
 
 
 def score(
@@ -29,9 +30,9 @@ def score(
     places = branches(paths)
     here: dict[Path, dict[int, float]] = {}
     reached: dict[Path, float] = {(): 1.0}
-    replies = []
+    replies: list[dict[str, Any]] = []
     for place in sorted(places, key=len):
-        if reached.get(place, 0.0) < IGNORED:
+        if place and reached.get(place, 0.0) < IGNORED * sum(here[()].values()):
             continue
         reply = client.post("/completion", _call([*prompt, *place], places[place]))
         replies.append(reply)
