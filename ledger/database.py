@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from config.errors import LedgerError
 from config.settings import Settings
@@ -27,7 +27,21 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 15_000
+MIGRATING = 0x7570746965
 CONNECT_TIMEOUT_S = 5
+MENDS = (
+    ("password authentication failed", "correct the password in UPTIER_DATABASE_URL"),
+    ("no password supplied", "put the password into UPTIER_DATABASE_URL"),
+    ("no pg_hba.conf entry", "let this host in (pg_hba.conf), or correct UPTIER_DATABASE_URL"),
+    ("certificate verify failed", "name the authority in UPTIER_DATABASE_URL (sslrootcert=...)"),
+    ("does not support SSL", "drop sslmode from UPTIER_DATABASE_URL, or give the server TLS"),
+    ("Connection refused", "start PostgreSQL, or correct host and port in UPTIER_DATABASE_URL"),
+    ("failed to resolve host", "correct the host in UPTIER_DATABASE_URL"),
+    ("timeout expired", "correct host and port in UPTIER_DATABASE_URL, or the firewall between"),
+    ("permission denied", "give the user of UPTIER_DATABASE_URL the right to make tables"),
+    ("role ", "create the user, or correct UPTIER_DATABASE_URL"),
+    ("database ", "create the database, or correct UPTIER_DATABASE_URL"),
+)
 
 
 def open_ledger(settings: Settings) -> Engine:
@@ -46,9 +60,14 @@ def open_ledger(settings: Settings) -> Engine:
     return create_engine(
         url,
         pool_pre_ping=True,  # a server that was restarted costs no work
-        pool_size=10,
-        max_overflow=20,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+        # Each of many worker processes has its own; a server allows 100 connections by default.
+        pool_size=3,
+        max_overflow=7,
+        pool_recycle=1800,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": f"uptier {os.environ.get('UPTIER_WORKER_NAME', '')}".strip(),
+        },
     )
 
 
@@ -93,6 +112,9 @@ def migrate(settings: Settings) -> None:
                 "update Uptier, or name another UPTIER_DATA_DIR"
             )
         with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # Machines that start at once: the first makes the tables, the others find them.
+                connection.exec_driver_sql(f"select pg_advisory_xact_lock({MIGRATING})")
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
     except DBAPIError as error:
@@ -104,9 +126,8 @@ def migrate(settings: Settings) -> None:
 def ledger_error(engine: Engine, error: DBAPIError) -> LedgerError:
     """One line for a ledger that does not answer as it should."""
     cause = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
-    mend = "check UPTIER_DATA_DIR or UPTIER_DATABASE_URL"
-    if isinstance(error, OperationalError) and "password" in cause:
-        mend = "correct the password in UPTIER_DATABASE_URL"
+    place = "UPTIER_DATA_DIR" if engine.dialect.name == "sqlite" else "UPTIER_DATABASE_URL"
+    mend = next((mend for word, mend in MENDS if word in cause), f"check {place}")
     return LedgerError(f"ledger {_shown(engine)} cannot be used: {cause}; {mend}")
 
 
