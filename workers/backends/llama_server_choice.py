@@ -12,7 +12,7 @@ from workers.backends.label_paths import Path, branches
 
 LIFT = 25.0
 """Nats by which the labels' tokens are lifted, so that all are among those that are told."""
-OTHERS = 100
+OTHERS = 500
 """Tokens beside the labels' that are told, of which the rest's probability is reckoned."""
 IGNORED = 1e-4
 """Labels below a place that has less than this share of all labels are not looked at: they get
