@@ -39,6 +39,12 @@ class BackendName(StrEnum):
 
 IN_PROCESS = frozenset({BackendName.LLAMA_CPP, BackendName.TRANSFORMERS, BackendName.SCRIPTED})
 """Backends that answer within the worker's own process."""
+OWN_OPTIONS = {
+    "reasoning_effort": (BackendName.OPENAI, BackendName.OLLAMA),
+    "cache_from_tokens": (BackendName.ANTHROPIC,),
+    "keep_alive_s": (BackendName.OLLAMA,),
+}
+"""Options of models that only these backends read."""
 
 
 class Dialect(StrEnum):
@@ -193,6 +199,9 @@ class Model(Strict):
     def _has_what_its_backend_needs(self) -> Self:
         if self.backend is BackendName.LLAMA_CPP and self.weights is None:
             raise ValueError("a llama_cpp model needs [weights]")
+        for name, backends in OWN_OPTIONS.items():
+            if getattr(self, name) is not None and self.backend not in backends:
+                raise ValueError(f"{name} is an option of {' and '.join(backends)} models: drop it")
         return self
 
 

@@ -104,8 +104,6 @@ def test_an_answer_without_end_is_cut(case: Case) -> None:
 def test_an_answer_without_measure_is_broken_off(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if case.name == "anthropic":
-        pytest.skip("its answers are bounded by their tokens alone")
     monkeypatch.setattr("workers.backends.http_client.MOST_BYTES", 1 << 20)
     with case.opened(lambda asked: Answer("x" * (2 << 20))) as (backend, _):
         error = failed(backend)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from config.catalog import IN_PROCESS, BackendName
+from config.catalog import IN_PROCESS, BackendName, Model
 from config.errors import ConfigurationError
 from config.load import PROFILES
 from config.settings import Settings, load_settings
@@ -139,3 +139,18 @@ def _keys(directory: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text(f"GEMINI_API_KEY={KEY}\n")
     return path
+
+
+@pytest.mark.parametrize(
+    ("option", "backend"),
+    [
+        ({"reasoning_effort": "low"}, BackendName.ANTHROPIC),
+        ({"cache_from_tokens": 1024}, BackendName.OPENAI),
+        ({"keep_alive_s": 60}, BackendName.LLAMA_SERVER),
+    ],
+)
+def test_an_option_that_a_backend_does_not_read_is_refused(
+    option: dict[str, object], backend: BackendName
+) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(option))} is an option of"):
+        Model.model_validate({"backend": backend, **option})
