@@ -111,7 +111,8 @@ def _transport(broker_url: str, key_prefix: str) -> dict[str, Any]:
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
-        "socket_timeout": 30,
+        # A publisher on a half-open connection waits so long, and the steward with it.
+        "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 10,

@@ -40,7 +40,7 @@ class Answered:
     critic_settled: bool
     critic: str | None
     deliveries: int
-    """Times its check was asked for again; see ``lifecycle.suspect_check``."""
+    """Times its check was asked for again; see ``lifecycle.begin_checks``."""
 
 
 def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:

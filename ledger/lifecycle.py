@@ -49,6 +49,9 @@ from ledger.transitions import (
 )
 from routing.decision import Settled, State, Status
 
+ASKED_AGAIN = 1
+"""``deliveries`` of an answer whose check was asked for again; from then on begun checks count."""
+
 
 def submit(engine: Engine, run_id: str, planned: Sequence[Planned], now: int) -> Submission:
     """Write decisions that the run does not know yet, and their messages.
@@ -271,8 +274,8 @@ def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
 def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000) -> Followers:
     """New messages for work that nobody is at: due, expired or unchecked for too long.
 
-    What was lost with its worker goes out one by one, see :func:`claim`; so does what a check was
-    asked for twice, see :func:`suspect_check`.
+    What was lost with its worker goes out one by one, see :func:`claim`; so does what a check began
+    with and did not end, see :func:`begin_checks`.
     """
     followers = Followers()
     due = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
@@ -311,32 +314,34 @@ def _republish(connection: Connection, rows: Sequence[Any], followers: Followers
             DECISIONS.c.id.in_(chunk), DECISIONS.c.state == State.ANSWERED.value,
             DECISIONS.c.deliveries == 0,
         )  # fmt: skip
-        connection.execute(again.values(deliveries=1))
+        connection.execute(again.values(deliveries=ASKED_AGAIN))
 
 
 def _is_suspect(row: Any) -> bool:
     if row.state == State.ANSWERED.value:
-        return bool(row.deliveries > 0)
+        return bool(row.deliveries > ASKED_AGAIN)
     return bool(row.state == State.RUNNING.value)
 
 
-def suspect_check(engine: Engine, decision_id: str, limit: int, now: int) -> Followers | None:
-    """Count a check that was asked for before without an outcome; ``None`` if it may go on.
+def begin_checks(
+    engine: Engine, ids: Sequence[str], limit: int, now: int
+) -> tuple[set[str], Followers]:
+    """Count checks that were asked for again; those of ``ids`` that may go on, and what follows.
 
-    After ``limit`` such checks the decision ends: its answer may have killed each checker.
+    A decision whose check began ``limit`` times without an outcome ends: its answer may have
+    killed each checker.
     """
     followers = Followers()
     with writing(engine) as connection:
-        row = answered_rows(connection, [decision_id]).get(decision_id)
-        if row is None:
-            return followers
-        if row.deliveries <= limit:
-            more = {"deliveries": row.deliveries + 1}
-            connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**more))
-            return None
+        rows = answered_rows(connection, ids)
+        poison = [r for r in rows.values() if r.deliveries >= limit + ASKED_AGAIN]
         reason = f"its check began {limit} times without an outcome; its checkers may have died"
-        settle(connection, [(row, ending_without(row, reason, Status.DEAD))], followers, now)
-    return followers
+        endings = [(r, ending_without(r, reason, Status.DEAD)) for r in poison]
+        settle(connection, endings, followers, now)
+        going_on = rows.keys() - {r.id for r in poison}
+        begun = update(DECISIONS).where(DECISIONS.c.id.in_(going_on), DECISIONS.c.deliveries > 0)
+        connection.execute(begun.values(deliveries=DECISIONS.c.deliveries + 1))
+    return going_on, followers
 
 
 def find_settled(engine: Engine, ids: Iterable[str]) -> list[Settled]:

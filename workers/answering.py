@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from sqlalchemy import Engine
 
@@ -23,6 +24,7 @@ from workers.leases import LeaseKeeper
 from workers.paying import Payer
 from workers.publishing import Publisher
 from workers.questions import Questions
+from workers.solitude import Solitude
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Answerer:
         self._fingerprint = fingerprint
         self._publisher = publisher
         self._clock = clock
+        self._solitude = Solitude()
         self._leases = LeaseKeeper(engine, clock, settings.lease_s)
         self._questions = Questions(
             self._catalog, lane, backend=backend, fingerprint=fingerprint, clock=clock
@@ -61,25 +64,34 @@ class Answerer:
             )  # fmt: skip
 
     def answer(self, lane: str, ids: Sequence[str]) -> None:
-        """Answer those of ``ids`` that wait on this lane; the rest is somebody else's."""
+        """Answer those of ``ids`` that wait on this lane; the rest is somebody else's.
+
+        What an earlier worker may have died of is answered with nothing beside it: if it kills
+        this one too, it takes no neighbours along.
+        """
         if lane != self._lane:
             log.error("a message for lane %s came to a worker of %s", lane, self._lane)
             return
         token = new_id()
         lease_us = int(self._settings.lease_s * SECOND)
-        claimed = patiently(
-            lifecycle.claim,
-            self._engine, self._lane, ids, token=token, now=self._clock(), lease_us=lease_us,
-        )  # fmt: skip
-        with self._leases.keeping(token):
-            if self._payer is not None:
-                claimed = self._payer.resume(token, claimed)
-            claimed = self._bury_poison(token, claimed)
-            claimed = self._serve_cached(token, claimed)
-            if claimed and self._payer is not None:
-                self._payer.call(token, claimed)
-            elif claimed:
-                self._call(token, claimed)
+        with self._solitude.company():
+            claimed = patiently(
+                lifecycle.claim,
+                self._engine, self._lane, ids, token=token, now=self._clock(), lease_us=lease_us,
+            )  # fmt: skip
+            suspect = any(c.deliveries > 1 for c in claimed)
+            with self._leases.keeping(token), self._solitude.alone() if suspect else nullcontext():
+                self._answer(token, claimed)
+
+    def _answer(self, token: str, claimed: list[Claimed]) -> None:
+        if self._payer is not None:
+            claimed = self._payer.resume(token, claimed)
+        claimed = self._bury_poison(token, claimed)
+        claimed = self._serve_cached(token, claimed)
+        if claimed and self._payer is not None:
+            self._payer.call(token, claimed)
+        elif claimed:
+            self._call(token, claimed)
 
     def close(self) -> None:
         """Give back the backend and stop renewing."""

@@ -7,6 +7,7 @@ import os
 import socket
 from typing import Any
 
+import billiard.pool
 from celery import Celery, signals
 
 from config.broker import check_broker
@@ -91,6 +92,9 @@ def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
         announce(engine, life, "stopping")
 
     if lane == QUALITY:
+        # Its pool waits so many tenths of a second for a child that is gone when it is told to
+        # stop; 30 s by default, in which nothing is checked.
+        billiard.pool.GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT = 20
         StewardStep.steward = Steward(
             settings, engine=engine, publisher=office.publisher(engine), holder=token, clock=now
         )

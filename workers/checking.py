@@ -43,21 +43,21 @@ class Checker:
         """Rule on those of ``ids`` that await a verdict."""
         answered = patiently(find_answered, self._engine, ids)
         ready = [a for a in answered if a.critic_id is None or a.critic_settled]
-        if len(ready) == 1 and ready[0].deliveries > 0 and self._is_poison(ready[0].id):
-            return
+        if any(a.deliveries > 0 for a in ready):
+            ready = self._without_poison(ready)
         self._closed = patiently(closed_lanes, self._engine, self._catalog, self._clock())
         rulings = [self._rule(a) for a in ready]
         # Stored before it is settled: whoever waits for the settlement finds it cached.
         self._store(ready, rulings)
         self._publisher.publish(patiently(lifecycle.rule, self._engine, rulings, self._clock()))
 
-    def _is_poison(self, decision_id: str) -> bool:
-        limit = self._max_deliveries
-        ended = patiently(lifecycle.suspect_check, self._engine, decision_id, limit, self._clock())
-        if ended is None:
-            return False
-        self._publisher.publish(ended)
-        return True
+    def _without_poison(self, ready: Sequence[Answered]) -> list[Answered]:
+        ids = [a.id for a in ready]
+        going_on, followers = patiently(
+            lifecycle.begin_checks, self._engine, ids, self._max_deliveries, self._clock()
+        )
+        self._publisher.publish(followers)
+        return [a for a in ready if a.id in going_on]
 
     def _rule(self, answered: Answered) -> Ruling:
         kind = self._catalog.kind(answered.decision.kind)

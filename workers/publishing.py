@@ -24,8 +24,8 @@ class Publisher:
         self._app = app
         self._engine = engine
 
-    def publish(self, followers: Followers) -> None:
-        """Send messages and notices."""
+    def publish(self, followers: Followers) -> bool:
+        """Send messages and notices; whether broker and ledger took all of it."""
         try:
             outbox.publish(self._engine, followers.messages, lambda m: send(self._app, m))
             if followers.settled:
@@ -35,3 +35,6 @@ class Publisher:
         except DBAPIError as error:
             # Sent, but not struck off: it will be sent again, and then finds nothing to do.
             log.warning("ledger away, messages will go out twice: %s", error.orig)
+        else:
+            return True
+        return False

@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from config.catalog import Catalog
 from config.errors import StackError
 from config.settings import Settings
@@ -142,15 +144,21 @@ class Stack:
         watch.start()
 
     def _watch(self) -> None:
+        changed, told = False, ""
         while not self._stopping.wait(WATCH_S):
             try:
-                changed = self._broker.watch(time.monotonic(), self._check_stopping)
+                changed |= self._broker.watch(time.monotonic(), self._check_stopping)
                 changed |= self._fleet.watch()
                 if changed:
                     self._write()
+                changed, told = False, ""
             except _Stopping:
                 return
-            except Exception:  # a ledger or disk that fails for a moment must not end the watch
+            except (OSError, DBAPIError) as error:  # a full disk, a ledger that is away
+                if str(error) != told:
+                    log.warning("a look at the stack's processes failed: %s", error)
+                changed, told = True, str(error)
+            except Exception:
                 log.exception("one look at the stack's processes failed")
 
     def _check_stopping(self) -> None:

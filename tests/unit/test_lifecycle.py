@@ -294,13 +294,15 @@ def test_a_check_that_kills_its_worker_ends_alone_after_some_tries(
     bad, good = submit(engine, run_id, "bad", "good")
     claim(engine, [bad, good], "t", now=20)
     lifecycle.record(engine, "t", [answer(bad), answer(good)], now=30)
-    first = lifecycle.republish(engine, now=100, stale_before=90).messages
-    assert [m.ids for m in first] == [(bad, good)]
-    alone = lifecycle.republish(engine, now=200, stale_before=190).messages
+    for now in (100, 200, 300):  # nobody has come to it yet: one message each time
+        again = lifecycle.republish(engine, now=now, stale_before=now - 10).messages
+        assert [m.ids for m in again] == [(bad, good)]
+    assert lifecycle.begin_checks(engine, [bad, good], 3, now=310)[0] == {bad, good}
+    alone = lifecycle.republish(engine, now=400, stale_before=390).messages
     assert [m.ids for m in alone] == [(bad,), (good,)]
-    assert [lifecycle.suspect_check(engine, bad, 3, now=210) for _ in range(3)] == [None] * 3
-    ended = lifecycle.suspect_check(engine, bad, 3, now=220)
-    assert ended is not None
+    assert [lifecycle.begin_checks(engine, [bad], 3, now=410)[0] for _ in range(2)] == [{bad}] * 2
+    going_on, ended = lifecycle.begin_checks(engine, [bad], 3, now=420)
+    assert going_on == set()
     assert [decision for _, decision in ended.settled] == [bad]
     assert "its checkers may have died" in str(row(engine, bad)["reason"])
     assert row(engine, good)["state"] == "answered"
