@@ -126,6 +126,7 @@ def test_ollama_is_told_how_long_a_context_and_how_long_to_keep() -> None:
         backend.close()
     body = standin.asked[0].body
     assert (body["keep_alive"], body["think"], body["stream"]) == (-1, False, False)
+    assert (body["truncate"], body["shift"]) == (False, False)
     assert body["options"]["num_ctx"] == 4096
     assert body["options"]["stop"] == ["a", "b"]
     assert body["model"] == "standin:latest"

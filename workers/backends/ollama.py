@@ -89,6 +89,10 @@ class OllamaBackend(SideBySide):
             "model": self._remote,
             "messages": messages(request),
             "stream": False,
+            # From 0.12.6 on a prompt that is too long is refused, where it used to lose its
+            # beginning without a word.
+            "truncate": False,
+            "shift": False,
             # Models that cannot think take False, but nothing else.
             "think": (True if effort == "minimal" else effort) if thinks(self._model) else False,
             "options": self._options(request),
@@ -104,7 +108,7 @@ class OllamaBackend(SideBySide):
     def _options(self, request: Request) -> dict[str, Any]:
         sampling = request.sampling
         options: dict[str, Any] = {
-            # Without it Ollama takes its own, and cuts longer prompts without a word.
+            # Without it Ollama takes one of its own, however long the prompt is.
             "num_ctx": self._model.context,
             "num_predict": bound(request, self._model),
             "seed": request.seed & 0x7FFFFFFF,
