@@ -14,6 +14,8 @@ from workers.backends.http_provider import CHECK_TIMEOUT_S, Access, judge_look
 
 MOST_BYTES = 32 << 20
 """Of one answer; what is longer is broken off."""
+LONGEST_SILENCE_S = 900.0
+"""Between two lines of a stream: hashing 40 GB on a slow disk says nothing for minutes."""
 UNREADABLE = (httpx2.HTTPError, httpx2.StreamError, LookupError, TypeError, ValueError)
 """What a call raises; the last three where a 200 does not hold what it should."""
 
@@ -53,9 +55,8 @@ class JsonClient:
     def __init__(self, reached: Access, timeout_s: float) -> None:
         headers = {"authorization": f"Bearer {reached.key}"} if reached.key else {}
         self._reached = reached
-        self._client = httpx2.Client(
-            base_url=reached.url or "", headers=headers, timeout=timeout_s, **options(reached)
-        )
+        self._place = {"base_url": reached.url or "", "headers": headers}
+        self._client = httpx2.Client(**self._place, timeout=timeout_s, **options(reached))
 
     def get(self, path: str, timeout_s: float) -> dict[str, Any]:
         """The object at a path."""
@@ -67,8 +68,12 @@ class JsonClient:
 
     @contextmanager
     def lines(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[str]]:
-        """The lines of an answer as they come, without a bound on the time or the sum."""
-        with self._client.stream("POST", path, json=body, timeout=None) as response:
+        """The lines of an answer as they come, however many; none for 15 minutes is an error."""
+        unbounded = options(self._reached) | {"event_hooks": {}}
+        with (
+            httpx2.Client(**self._place, timeout=LONGEST_SILENCE_S, **unbounded) as client,
+            client.stream("POST", path, json=body) as response,
+        ):
             if response.status_code >= 400:
                 response.read()
                 response.raise_for_status()

@@ -90,7 +90,8 @@ class LlamaServerBackend(SideBySide):
         paths = self._prompts.labels(output.labels)
         scores, replies = score(self._client, prompt, paths)
         label = output.labels[scores.best]
-        bill = self._bill(replies[0])
+        bills = [self._bill(reply) for reply in replies]
+        cost = sum(bill["cost_micros"] for bill in bills)
         return Completion(
             id=request.id,
             raw=label,
@@ -98,7 +99,7 @@ class LlamaServerBackend(SideBySide):
             probabilities=scores.probabilities,
             mass=scores.mass,
             inference_s=time.monotonic() - start,
-            **bill | {"tokens_out": len(paths[scores.best])},
+            **bills[0] | {"tokens_out": len(paths[scores.best]), "cost_micros": cost},
         )
 
     def _bill(self, said: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class OpenAIBackend(SideBySide):
             id=request.id,
             raw=cut(raw, stops(request)),
             inference_s=seconds,
-            truncated=answer.finish_reason == "length",
+            truncated=answer.finish_reason in ("length", "content_filter"),
             **self._bill(said.usage),
         )
         if not isinstance(request.output, ChoiceOutput):
