@@ -12,7 +12,7 @@ from config.errors import InputError, WeightsError
 from config.keys import find_key
 from config.settings import Settings
 from workers.backends.http_client import UNREADABLE, JsonClient, translated
-from workers.backends.http_provider import CHECK_TIMEOUT_S, key_name
+from workers.backends.http_provider import CHECK_TIMEOUT_S, Access, key_name
 from workers.backends.ollama import DEFAULTS, PROTOCOL, has, ollama_access, remote_name
 from workers.progress import Report, Step, quiet
 
@@ -54,13 +54,9 @@ def pull_ollama(settings: Settings, name: str, report: Report = quiet) -> Ollama
     """
     if not ollama_models(settings, [name]):
         raise InputError(f"model {name!r} is not one of Ollama's in this profile")
-    catalog = settings.catalog
-    model = catalog.models[name]
-    provider = catalog.providers.get(model.provider) if model.provider else None
-    wanted = key_name(provider, DEFAULTS)
-    key = find_key(wanted, settings.keys_file) if wanted else None
-    reached = ollama_access(model, provider, key)
-    client, remote = JsonClient(reached, CHECK_TIMEOUT_S), remote_name(name, model)
+    reached = _reached(settings, name)
+    client = JsonClient(reached, CHECK_TIMEOUT_S)
+    remote = remote_name(name, settings.catalog.models[name])
     try:
         if has(client.get("/api/tags", CHECK_TIMEOUT_S), remote):
             return OllamaPulled(name, remote, _size(client, remote), fetched=False)
@@ -75,6 +71,14 @@ def pull_ollama(settings: Settings, name: str, report: Report = quiet) -> Ollama
     finally:
         client.close()
     return OllamaPulled(name, remote, size, fetched=True)
+
+
+def _reached(settings: Settings, name: str) -> Access:
+    model = settings.catalog.models[name]
+    provider = settings.catalog.providers.get(model.provider) if model.provider else None
+    wanted = key_name(provider, DEFAULTS)
+    key = find_key(wanted, settings.keys_file) if wanted else None
+    return ollama_access(model, provider, key)
 
 
 def _follow(name: str, lines: Iterator[str], report: Report) -> int:

@@ -18,6 +18,7 @@ from config.errors import BackendError, ConfigurationError
 from config.settings import Settings
 from routing.decision import ChoiceOutput
 from workers.backends.base import Capabilities, Completion, Request
+from workers.backends.http_errors import first_line
 from workers.backends.http_questions import CHOICE_TOKENS, cut, stops
 from workers.backends.transformers_choice import Question, score
 from workers.backends.transformers_prompts import Prompts
@@ -169,10 +170,9 @@ def open_transformers(settings: Settings, lane_name: str) -> TransformersBackend
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         loaded = transformers.AutoModelForCausalLM.from_pretrained(place, dtype="auto", **options)
     except (OSError, ValueError, ImportError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigurationError(
-            f"models.{lane.model} cannot be loaded from {place!r}: {said}; correct its weights or "
-            "remote_name"
+            f"models.{lane.model} cannot be loaded from {place!r}: {first_line(error)}; correct "
+            "its weights or remote_name"
         ) from None
     on_gpu = model.gpu_layers != 0 and torch.cuda.is_available()
     loaded = loaded.to("cuda" if on_gpu else "cpu").eval()
@@ -197,5 +197,4 @@ def _place(settings: Settings, name: str, model: Model) -> tuple[str, dict[str, 
 
 
 def _fault(error: RuntimeError) -> BackendError:
-    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return BackendError(f"{type(error).__name__}: {said[:300]}")
+    return BackendError(f"{type(error).__name__}: {first_line(error)}")
