@@ -178,6 +178,9 @@ class Model(Strict):
     context: int = Field(default=2048, ge=128, description="tokens")
     batch: int = Field(default=512, ge=32, description="tokens per forward pass")
     gpu_layers: int = -1
+    reproducible: bool = False
+    """Whether each answer is computed by itself, so that it does not depend on its company; in
+    batches logits move by rounding. For models in process."""
     sampling: Sampling | None = None
     price: Price = Price()
     speciality: str = "general"

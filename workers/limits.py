@@ -37,7 +37,7 @@ def count_tokens(path: Path, text: str) -> int:
     """Tokens of ``text`` in a model's vocabulary; only the vocabulary is loaded."""
     import llama_cpp
 
-    from workers.backends.llama_context import silence
+    from workers.engine.context import silence
 
     silence()
     params = llama_cpp.llama_model_default_params()

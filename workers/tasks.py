@@ -8,6 +8,7 @@ import os
 from celery import Celery
 from sqlalchemy import Engine
 
+from config.catalog import IN_PROCESS
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import open_ledger
@@ -85,7 +86,7 @@ class Office:
 def _fingerprint(settings: Settings, model_name: str) -> str:
     """What an answer depends on beside its question: the weights, or a service's model."""
     model = settings.catalog.models[model_name]
-    if model.weights is None:
+    if model.weights is None or model.backend not in IN_PROCESS:
         return f"{model.backend.value}:{model.remote_name or model_name}"
     return model_fingerprint(settings, model_name)
 

@@ -55,7 +55,7 @@ class JsonClient:
     def __init__(self, reached: Access, timeout_s: float) -> None:
         headers = {"authorization": f"Bearer {reached.key}"} if reached.key else {}
         self._reached = reached
-        self._place = {"base_url": reached.url or "", "headers": headers}
+        self._place: dict[str, Any] = {"base_url": reached.url or "", "headers": headers}
         self._client = httpx2.Client(**self._place, timeout=timeout_s, **options(reached))
 
     def get(self, path: str, timeout_s: float) -> dict[str, Any]:

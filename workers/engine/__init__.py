@@ -1,0 +1,1 @@
+"""Continuous batching on llama.cpp's low-level bindings; see docs/engine.md."""
