@@ -97,6 +97,14 @@ def claim(
     return [claimed(r, systems) for r in rows]
 
 
+def is_suspect(engine: Engine, decision_id: str) -> bool:
+    """Whether a decision was delivered before without an outcome."""
+    query = select(DECISIONS.c.deliveries).where(DECISIONS.c.id == decision_id)
+    with reading(engine) as connection:
+        deliveries = connection.execute(query).scalar()
+    return bool(deliveries)
+
+
 def _unlocked(connection: Connection, wanted: ColumnElement[bool]) -> ColumnElement[bool]:
     """The rows that nobody else is at: who claims must not wait for another's claim."""
     if connection.dialect.name != "postgresql":

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 from sqlalchemy import Engine
 
@@ -74,13 +73,14 @@ class Answerer:
             return
         token = new_id()
         lease_us = int(self._settings.lease_s * SECOND)
-        with self._solitude.company():
+        # Asked before it is claimed: a claim that waits beside poison would be counted as well.
+        suspect = len(ids) == 1 and patiently(lifecycle.is_suspect, self._engine, ids[0])
+        with self._solitude.alone() if suspect else self._solitude.company():
             claimed = patiently(
                 lifecycle.claim,
                 self._engine, self._lane, ids, token=token, now=self._clock(), lease_us=lease_us,
             )  # fmt: skip
-            suspect = any(c.deliveries > 1 for c in claimed)
-            with self._leases.keeping(token), self._solitude.alone() if suspect else nullcontext():
+            with self._leases.keeping(token):
                 self._answer(token, claimed)
 
     def _answer(self, token: str, claimed: list[Claimed]) -> None:

@@ -31,11 +31,9 @@ class Solitude:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """From within :meth:`company`: work with nobody beside until the block ends."""
+        """Work with nobody beside until the block ends; waits until the others are through."""
         with self._change:
-            self._company -= 1
             self._asking += 1
-            self._change.notify_all()
             self._change.wait_for(lambda: not self._alone and not self._company)
             self._asking -= 1
             self._alone = True
@@ -44,5 +42,4 @@ class Solitude:
         finally:
             with self._change:
                 self._alone = False
-                self._company += 1
                 self._change.notify_all()

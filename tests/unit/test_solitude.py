@@ -14,13 +14,13 @@ def test_who_is_alone_has_nobody_beside() -> None:
     lock = threading.Lock()
 
     def work(alone: bool) -> None:
+        if alone:
+            with solitude.alone():
+                seen.append(inside[0])
+                time.sleep(0.002)
+                seen.append(inside[0])
+            return
         with solitude.company():
-            if alone:
-                with solitude.alone():
-                    seen.append(inside[0])
-                    time.sleep(0.002)
-                    seen.append(inside[0])
-                return
             with lock:
                 inside[0] += 1
             time.sleep(0.001)
