@@ -1,4 +1,4 @@
-"""``uptier models``: weights on this machine: list, pull, prepare."""
+"""``uptier models``: weights on this machine: list, pull, prepare; and how models are asked."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from cli import calibrate, prompts
 from cli.output import err, out, percent, print_json, say
 from config.settings import load_settings
 from workers.choices import Candidate
@@ -32,7 +33,7 @@ from workers.progress import Report, Step
 from workers.pull import pull as pull_models
 
 app = typer.Typer(
-    help="Weights of local models: list, pull, prepare.",
+    help="Local models: weights (list, pull, prepare), prompts, calibration.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -169,3 +170,7 @@ def _bar(columns: list[ProgressColumn]) -> Iterator[Report]:
 
 def _size(size: int) -> str:
     return f"{size / 1e6:,.0f} MB" if size else "-"
+
+
+app.command("prompts")(prompts.prompts)
+app.command("calibrate")(calibrate.calibrate)

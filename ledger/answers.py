@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, and_, select
+from sqlalchemy import Engine, and_, func, select
 
 from ledger.database import reading
 from ledger.records import asked
@@ -35,6 +35,7 @@ class Answered:
     raw: str
     label: str | None
     probabilities: tuple[float, ...] | None
+    """Calibrated ones where the attempt has them, else the model's own."""
     truncated: bool
     critic_id: str | None
     critic_settled: bool
@@ -59,7 +60,7 @@ def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
             ATTEMPTS.c.fingerprint,
             ATTEMPTS.c.raw,
             ATTEMPTS.c.label.label("answer_label"),
-            ATTEMPTS.c.probabilities,
+            func.coalesce(ATTEMPTS.c.calibrated, ATTEMPTS.c.probabilities).label("probabilities"),
             ATTEMPTS.c.truncated,
             critics.c.state.label("critic_state"),
             critics.c.status.label("critic_status"),

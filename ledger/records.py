@@ -68,6 +68,8 @@ class Tried:
     raw: str = ""
     label: str | None = None
     probabilities: tuple[float, ...] | None = None
+    calibrated: tuple[float, ...] | None = None
+    """``probabilities`` corrected, where a calibration applies; ``label`` is the best of them."""
     mass: float | None = None
     truncated: bool = False
     tokens_in: int = 0
@@ -200,7 +202,6 @@ def attempt_row(decision: Any, tried: Tried, now: int) -> dict[str, Any]:
 
 def attempt_values(tried: Tried) -> dict[str, Any]:
     """What one call gave, as columns of its attempt."""
-    probabilities = tried.probabilities
     outcome = "failed" if tried.error else "answered"
     if tried.unknown_charge_micros is not None:
         outcome = "unknown_charge"
@@ -210,9 +211,8 @@ def attempt_values(tried: Tried) -> dict[str, Any]:
         "outcome": outcome,
         "raw": tried.raw,
         "label": tried.label,
-        "probabilities": None
-        if probabilities is None
-        else json.dumps([round(p, 6) for p in probabilities]),
+        "probabilities": _digits(tried.probabilities),
+        "calibrated": _digits(tried.calibrated),
         "mass": tried.mass,
         "truncated": tried.truncated,
         "tokens_in": tried.tokens_in,
@@ -224,6 +224,10 @@ def attempt_values(tried: Tried) -> dict[str, Any]:
         "inference_us": tried.inference_us,
         "error": tried.error,
     }
+
+
+def _digits(probabilities: tuple[float, ...] | None) -> str | None:
+    return None if probabilities is None else json.dumps([round(p, 6) for p in probabilities])
 
 
 def settled(row: Any) -> Settled:

@@ -104,6 +104,9 @@ class Attempt(SQLModel, table=True):
     raw: str = Field(default="", sa_type=Text)
     label: str | None = Field(default=None, sa_type=Text)
     probabilities: str | None = Field(default=None, sa_type=Text)
+    """The model's own, one a label of the decision's output, as JSON."""
+    calibrated: str | None = Field(default=None, sa_type=Text)
+    """The same after the correction that was in force; ``label`` is the best of these."""
     mass: float | None = None
     truncated: bool = False
     tokens_in: int = 0
@@ -156,7 +159,13 @@ class CacheEntry(SQLModel, table=True):
 
 
 class Calibration(SQLModel, table=True):
-    """How a model's label probabilities are corrected for one kind."""
+    """How a model's label probabilities are corrected for one kind.
+
+    ``bias`` is in nats by label, as it is subtracted; ``samples`` counts the labelled decisions
+    that it was found and checked with. The newest row that fits is in force.
+    """
+
+    __table_args__ = (Index("ix_calibration_model", "model", "fingerprint"),)
 
     id: int | None = Field(default=None, sa_column=Column(Integer, primary_key=True))
     kind: str = Field(max_length=64)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from config.catalog import Catalog
 from config.settings import Settings
 from ledger import cache, lifecycle
+from ledger.calibrations import Calibrations
 from ledger.clock import SECOND, Clock
 from ledger.outbox import new_id
 from ledger.patience import patiently
@@ -52,9 +53,11 @@ class Answerer:
         self._clock = clock
         self._solitude = Solitude()
         self._leases = LeaseKeeper(engine, clock, settings.lease_s)
+        calibrations = Calibrations(engine, self._catalog.lanes[lane].model, fingerprint, clock)
         self._questions = Questions(
-            self._catalog, lane, backend=backend, fingerprint=fingerprint, clock=clock
-        )
+            self._catalog, lane, backend=backend, fingerprint=fingerprint, clock=clock,
+            calibrations=calibrations,
+        )  # fmt: skip
         self._payer = None
         if self._catalog.is_paid(lane):
             self._payer = Payer(

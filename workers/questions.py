@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from config.catalog import Catalog, Sampling
 from config.errors import BackendError
+from ledger.calibrations import Calibrations
 from ledger.clock import SECOND, Clock
 from ledger.records import Claimed, Tried, plan_of
 from routing.decision import ChoiceOutput, Decision, Plan
@@ -20,12 +21,20 @@ class Questions:
     """What one lane asks of its backend."""
 
     def __init__(
-        self, catalog: Catalog, lane: str, *, backend: Backend, fingerprint: str, clock: Clock
+        self,
+        catalog: Catalog,
+        lane: str,
+        *,
+        backend: Backend,
+        fingerprint: str,
+        clock: Clock,
+        calibrations: Calibrations | None = None,
     ) -> None:
         self._catalog = catalog
         self._lane = lane
         self._backend = backend
         self._clock = clock
+        self._calibrations = calibrations
         self.fingerprint = fingerprint
         self.model = catalog.lanes[lane].model
 
@@ -65,13 +74,15 @@ class Questions:
         error = completion.error
         again_at = None if error is None else self._again_at(claimed, error)
         ends = error is not None and again_at is None
+        label, calibrated = self._calibrated(claimed.decision, completion)
         return Tried(
             id=claimed.id,
             model=self.model,
             fingerprint=self.fingerprint,
             raw=completion.raw,
-            label=completion.label,
+            label=label,
             probabilities=completion.probabilities,
+            calibrated=calibrated,
             mass=completion.mass,
             truncated=completion.truncated,
             tokens_in=completion.tokens_in,
@@ -102,6 +113,20 @@ class Questions:
         if stops is not None:
             changes["stops"] = stops
         return sampling.model_copy(update=changes) if changes else sampling
+
+    def _calibrated(
+        self, decision: Decision, completion: Completion
+    ) -> tuple[str | None, tuple[float, ...] | None]:
+        """The best label after correction and the corrected probabilities, where one applies."""
+        output, own = decision.output, completion.probabilities
+        if self._calibrations is None or own is None or not isinstance(output, ChoiceOutput):
+            return completion.label, None
+        correction = self._calibrations.find(decision.kind, decision.template)
+        labels = output.labels
+        if correction is None or not correction.fits(labels) or len(own) != len(labels):
+            return completion.label, None
+        found = correction.apply(labels, own)
+        return labels[found.index(max(found))], found
 
     def _again_at(self, claimed: Claimed, error: BackendError) -> int | None:
         lane = self._catalog.lanes[self._lane]
