@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from cli.output import err, out, print_json, say
+from cli.output import err, out, percent, print_json, say
 from cli.report import budget_line
 from config.settings import Settings, load_settings
 from ledger.database import ledger_place
@@ -130,16 +130,28 @@ def _provider_line(provider: ProviderState) -> str:
 
 def _worker_table(found: StackStatus) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("worker", "state", "pid", "uptime", "restarts", "runs on", "died last"):
+    for heading in ("worker", "state", "pid", "uptime", "restarts", "runs on", "tokens/s",
+                    "prefix hits", "runs/waits", "died last"):  # fmt: skip
         table.add_column(heading)
     for worker in found.workers:
         uptime = "-" if worker.uptime_s is None else f"{worker.uptime_s:.0f} s"
         pid = "-" if worker.pid is None else str(worker.pid)
         table.add_row(
             worker.name, worker.state, pid, uptime, str(worker.restarts), worker.placement,
-            escape(worker.message or ""),
+            *_figures(worker.figures), escape(worker.message or ""),
         )  # fmt: skip
     return table
+
+
+def _figures(told: Mapping[str, float]) -> tuple[str, str, str]:
+    """Of a worker whose backend counts: its speed, its luck, its load."""
+    if not {"tokens_per_s", "prefix_hit_rate", "running", "waiting"} <= told.keys():
+        return ("-", "-", "-")
+    return (
+        f"{told['tokens_per_s']:,.0f}",
+        percent(told["prefix_hit_rate"]),
+        f"{told['running']:.0f}/{told['waiting']:.0f}",
+    )
 
 
 @contextmanager

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from config.errors import InputError
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# A part of the catalog, apart only for its length; everybody else takes it from here.
+from config.weights import FileSource as FileSource
+from config.weights import HubSource as HubSource
+from config.weights import Name as Name
+from config.weights import PackageSource as PackageSource
+from config.weights import Strict as Strict
+from config.weights import Weights as Weights
+
 Dollars = Annotated[Decimal, Field(ge=0)]
-
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
-OURS = frozenset({"partial", "prepared", "verified.json"})
-"""What Uptier itself keeps in the models directory."""
-
-
-class Strict(BaseModel):
-    """A frozen value that refuses fields it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Adapter = Annotated[Weights | None, BeforeValidator(lambda given: given or None)]
+"""A LoRA adapter's file; an empty table only names it, until it has one."""
 
 
 class BackendName(StrEnum):
@@ -63,70 +61,6 @@ class OutputType(StrEnum):
     CHOICE = "choice"
     TEXT = "text"
     JSON = "json"
-
-
-class PackageSource(Strict):
-    """Weights inside packages of the Python index, in parts that are joined in order.
-
-    ``package`` and ``member`` may hold ``{part}`` (``{part:02d}`` for two digits), which runs
-    from 1 to ``parts``.
-    """
-
-    kind: Literal["package"] = "package"
-    package: str
-    version: str
-    member: str = Field(max_length=500)
-    parts: int = Field(default=1, ge=1, le=999)
-
-    @field_validator("package", "member")
-    @classmethod
-    def _holds_only_its_number(cls, value: str) -> str:
-        bare = re.sub(r"\{part(:02d)?\}", "", value)
-        if "{" in bare or "}" in bare or not bare.isprintable():
-            raise ValueError(
-                f"{value!r} may hold {{part}} or {{part:02d}}, no other braces and nothing unseen"
-            )
-        return value
-
-
-class HubSource(Strict):
-    """Weights in a repository of the model hub."""
-
-    kind: Literal["hub"] = "hub"
-    repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
-    revision: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")
-
-    @field_validator("repo", "revision")
-    @classmethod
-    def _climbs_nowhere(cls, value: str) -> str:
-        if ".." in value or "//" in value:
-            raise ValueError(f"{value!r} leads out of its repository")
-        return value
-
-
-class FileSource(Strict):
-    """Weights that are already on this machine; ``path`` is absolute."""
-
-    kind: Literal["file"] = "file"
-    path: str
-
-
-class Weights(Strict):
-    """One file of weights: its name on disk, where it comes from, and what it must be."""
-
-    file: str
-    source: Annotated[PackageSource | HubSource | FileSource, Field(discriminator="kind")]
-    size: int | None = Field(default=None, gt=0, description="bytes")
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    formats: tuple[str, ...] = ()
-    """CPU formats that ``uptier models prepare`` measures beside the file as it comes."""
-
-    @field_validator("file")
-    @classmethod
-    def _stays_in_its_directory(cls, value: str) -> str:
-        if not FILE_NAME.fullmatch(value) or value in OURS:
-            raise ValueError(f"file {value!r} must be a plain file name")
-        return value
 
 
 class Price(Strict):
@@ -184,7 +118,11 @@ class Model(Strict):
     sampling: Sampling | None = None
     price: Price = Price()
     speciality: str = "general"
-    adapters: tuple[Name, ...] = ()
+    adapters: dict[Name, Adapter] = {}
+    max_adapters: int = Field(default=4, ge=1)
+    """How many adapters are loaded at once; the one used least recently leaves for another."""
+    preload: tuple[Name, ...] = ()
+    """Adapters that are loaded before the first question; others on first use."""
     timeout_s: float = Field(default=120, gt=0)
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     """How much a model that can think does so before it answers; absent: it cannot. One that
@@ -205,6 +143,23 @@ class Model(Strict):
         for name, backends in OWN_OPTIONS.items():
             if getattr(self, name) is not None and self.backend not in backends:
                 raise ValueError(f"{name} is an option of {' and '.join(backends)} models: drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_can_be_loaded(self) -> Self:
+        if self.adapters and self.backend is not BackendName.LLAMA_CPP:
+            raise ValueError("adapters are for llama_cpp models: drop them")
+        for name, weights in self.adapters.items():
+            if weights is not None and weights.formats:
+                raise ValueError(f"adapter {name} is served as it comes: drop its formats")
+        for name in self.preload:
+            if self.adapters.get(name) is None:
+                raise ValueError(f"preload {name!r} is no adapter with a file: give it one")
+        if len(self.preload) > self.max_adapters:
+            raise ValueError(
+                f"preload names {len(self.preload)} adapters and max_adapters is "
+                f"{self.max_adapters}: raise it or preload fewer"
+            )
         return self
 
 
@@ -273,6 +228,8 @@ class Kind(Strict):
     group: str = "general"
     speciality: str = "general"
     """Lanes of this speciality are asked before the others of their tier."""
+    adapter: Name | None = None
+    """The LoRA adapter that answers it, on lanes whose model has it."""
     expected_tokens: int = Field(default=800, ge=1, description="per call, for projections")
 
 
@@ -354,6 +311,14 @@ class Catalog(Strict):
             _known(self.reference_model, self.models, "reference_model")
         return self
 
+    @model_validator(mode="after")
+    def _adapters_resolve(self) -> Self:
+        known = {name: True for model in self.models.values() for name in model.adapters}
+        for name, kind in self.kinds.items():
+            if kind.adapter is not None:
+                _known(kind.adapter, known, f"kinds.{name}.adapter")
+        return self
+
     def kind(self, name: str) -> Kind:
         """The kind of that name, or the treatment of unknown kinds."""
         found = self.kinds.get(name)
@@ -396,4 +361,5 @@ class Catalog(Strict):
 
 def _known(name: str, names: dict[str, Any], place: str) -> None:
     if name not in names:
-        raise ValueError(f"{place} = {name!r} is not defined: choose one of {', '.join(names)}")
+        some = f"choose one of {', '.join(names)}" if names else "drop it, there is none"
+        raise ValueError(f"{place} = {name!r} is not defined: {some}")

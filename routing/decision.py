@@ -19,6 +19,8 @@ MAX_KEY_CHARS = 200
 MAX_LABEL_CHARS = 500
 MAX_SCHEMA_CHARS = 100_000
 
+AdapterName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+
 
 class Value(BaseModel):
     """A frozen value that refuses fields it does not know."""
@@ -146,6 +148,8 @@ class Preferences(Value):
     max_cost_usd: Dollars | None = None
     """What all paid calls for this decision together may cost."""
     cache: CacheScope = CacheScope.SHARED
+    adapter: AdapterName | None = None
+    """The LoRA adapter to answer with, instead of the kind's own; empty for none."""
 
 
 class Decision(Value):
@@ -173,6 +177,14 @@ class Decision(Value):
     deadline_s: float | None = Field(default=None, gt=0)
     fallback: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
     expected: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        texts = (self.kind, self.prompt, self.key, self.system, self.template, self.agent_id,
+                 self.fallback, self.expected)  # fmt: skip
+        if any(text and "\0" in text for text in texts):
+            raise ValueError("a decision may hold no NUL character")
+        return self
 
 
 class Hop(Value):

@@ -37,9 +37,10 @@ def cache_key(decision: Decision, model_fingerprint: str) -> str:
     """The key as 64 hexadecimal digits (SHA-256).
 
     It covers the agent's role, the kind, the load, the prompt less dates, times and UUIDs, what
-    is asked for, the template's version and ``model_fingerprint``, so that an answer never
-    outlives the model or the prompt that it came from. Left out are the agent itself and the
-    seed: agents of one role in one situation share an answer.
+    is asked for, the template's version, the adapter that was asked for and
+    ``model_fingerprint``, so that an answer never outlives the model or the prompt that it came
+    from; which adapter a kind has is part of the model's fingerprint. Left out are the agent
+    itself and the seed: agents of one role in one situation share an answer.
     """
     parts = (
         decision.agent_id.partition("-")[0],
@@ -49,6 +50,7 @@ def cache_key(decision: Decision, model_fingerprint: str) -> str:
         normalised(decision.prompt),
         decision.output.model_dump(mode="json"),
         decision.template,
+        decision.preferences.adapter,
         model_fingerprint,
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

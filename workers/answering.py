@@ -19,7 +19,7 @@ from ledger.patience import patiently
 from ledger.records import Claimed, Hit, Tried
 from routing.decision import CacheScope, Decision, Status
 from routing.fingerprint import cache_key
-from workers.backends.base import Backend
+from workers.backends.base import Backend, figures_of
 from workers.leases import LeaseKeeper
 from workers.paying import Payer
 from workers.publishing import Publisher
@@ -77,11 +77,15 @@ class Answerer:
         token = new_id()
         lease_us = int(self._settings.lease_s * SECOND)
         # Asked before it is claimed: a claim that waits beside poison would be counted as well.
-        suspect = len(ids) == 1 and patiently(lifecycle.is_suspect, self._engine, ids[0])
+        suspect = len(ids) == 1 and patiently(
+            lifecycle.is_suspect, self._engine, ids[0], self._clock()
+        )
         with self._solitude.alone() if suspect else self._solitude.company():
             claimed = patiently(
-                lifecycle.claim,
-                self._engine, self._lane, ids, token=token, now=self._clock(), lease_us=lease_us,
+                lambda: lifecycle.claim(
+                    self._engine, self._lane, ids, token=token, now=self._clock(),
+                    lease_us=lease_us,
+                )
             )  # fmt: skip
             with self._leases.keeping(token):
                 self._answer(token, claimed)
@@ -95,6 +99,10 @@ class Answerer:
             self._payer.call(token, claimed)
         elif claimed:
             self._call(token, claimed)
+
+    def figures(self) -> dict[str, float]:
+        """What the backend did since it was opened, by name; empty if it does not count."""
+        return figures_of(self._backend)
 
     def close(self) -> None:
         """Give back the backend and stop renewing."""
@@ -153,7 +161,7 @@ class Answerer:
     def _record(self, token: str, tried: list[Tried]) -> None:
         if tried:
             self._publisher.publish(
-                patiently(lifecycle.record, self._engine, token, tried, self._clock())
+                patiently(lambda: lifecycle.record(self._engine, token, tried, self._clock()))
             )
 
 

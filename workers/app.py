@@ -82,10 +82,14 @@ def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
     life = Life(token, os.environ.get("UPTIER_WORKER_NAME", lane), lane)
     engine = open_ledger(settings)
 
+    def _beat() -> None:
+        figures = {} if lane == QUALITY else office.answerer().figures()
+        announce(engine, life, "ready", figures)
+
     @signals.worker_ready.connect(weak=False)
     def _ready(sender: Any, **_: Any) -> None:
-        announce(engine, life, "ready")
-        sender.timer.call_repeatedly(HEARTBEAT_S, announce, (engine, life, "ready"))
+        _beat()
+        sender.timer.call_repeatedly(HEARTBEAT_S, _beat)
 
     @signals.worker_shutting_down.connect(weak=False)
     def _stopping(**_: Any) -> None:

@@ -1,8 +1,12 @@
-"""Local weights: which models need them, whether they are here and whole, what a worker loads."""
+"""Local weights: which models need them, whether they are here and whole, what a worker loads.
+
+An adapter's weights go by ``MODEL/ADAPTER``; neither name can hold a slash.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +33,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model with weights, as ``uptier models list`` shows it; sizes in bytes.
+    """A model or an adapter, as ``uptier models list`` shows it; sizes in bytes.
 
     ``here`` counts the bytes on this machine, ``size`` what the whole file has, where known.
     ``format`` is ``None`` until ``uptier models prepare`` has measured.
@@ -67,15 +71,27 @@ def select(settings: Settings, names: Sequence[str] = ()) -> list[str]:
 
 
 def weights_of(settings: Settings, name: str) -> Weights:
-    """The catalog's entry of a model's weights.
+    """The catalog's entry of the weights of a model, or of an adapter as ``MODEL/ADAPTER``.
 
     Raises:
-        InputError: the profile has no such model, or it has no weights.
+        InputError: the profile has no such model or adapter, or it has no weights.
     """
-    select(settings, [name])
-    weights = settings.catalog.models[name].weights
-    assert weights is not None
+    model_name, _, adapter = name.partition("/")
+    select(settings, [model_name])
+    model = settings.catalog.models[model_name]
+    weights = model.adapters.get(adapter) if adapter else model.weights
+    if weights is None:
+        raise InputError(
+            f"adapter {name!r} has no file in profile {settings.catalog.profile!r}: give it file "
+            f"and source under [models.{model_name}.adapters.{adapter}]"
+        )
     return weights
+
+
+def adapters_of(settings: Settings, model_name: str) -> list[str]:
+    """A model's adapters that have a file, each as ``MODEL/ADAPTER``."""
+    adapters = settings.catalog.models[model_name].adapters
+    return [f"{model_name}/{name}" for name, weights in adapters.items() if weights is not None]
 
 
 def original_path(settings: Settings, name: str) -> Path:
@@ -176,20 +192,47 @@ def weights_path(settings: Settings, model_name: str) -> Path:
     return _served(settings, model_name)[1]
 
 
+def adapter_paths(settings: Settings, model_name: str) -> dict[str, Path]:
+    """The files of a model's adapters, by the adapters' own names.
+
+    Raises:
+        WeightsError: one is missing or wrong; the message names the command that mends it.
+    """
+    return {
+        name.partition("/")[2]: _served(settings, name)[1]
+        for name in adapters_of(settings, model_name)
+    }
+
+
 def model_fingerprint(settings: Settings, model_name: str) -> str:
     """``sha256:format`` of what a worker loads, for the keys of caches and calibrations.
+
+    A model with adapters has ``+`` and 16 digits more, for their files and the kinds that use them.
 
     Raises:
         WeightsError: missing or wrong.
     """
     sha256, _, chosen = _served(settings, model_name)
-    return f"{sha256}:{chosen or ORIGINAL}"
+    return f"{sha256}:{chosen or ORIGINAL}{_adapters_mark(settings, model_name)}"
+
+
+def _adapters_mark(settings: Settings, model_name: str) -> str:
+    files = {name: verified_sha256(settings, name) for name in adapters_of(settings, model_name)}
+    if not files:
+        return ""
+    named = settings.catalog.models[model_name].adapters
+    kinds = {n: k.adapter for n, k in settings.catalog.kinds.items() if k.adapter in named}
+    text = json.dumps([files, kinds], sort_keys=True)
+    return "+" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def list_models(settings: Settings) -> list[ModelInfo]:
-    """Every model of the profile that has weights; files not yet known are hashed once."""
+    """Every model and adapter of the profile that has weights; unknown files are hashed once."""
     models = settings.catalog.models
-    return [_info(settings, name) for name, model in models.items() if model.weights is not None]
+    local = [name for name, model in models.items() if model.weights is not None]
+    return [
+        _info(settings, each) for name in local for each in (name, *adapters_of(settings, name))
+    ]
 
 
 def _served(settings: Settings, name: str) -> tuple[str, Path, str | None]:
@@ -214,7 +257,8 @@ def _served(settings: Settings, name: str) -> tuple[str, Path, str | None]:
 
 def _info(settings: Settings, name: str) -> ModelInfo:
     weights, path = weights_of(settings, name), original_path(settings, name)
-    lanes = {n: lane for n, lane in settings.catalog.lanes.items() if lane.model == name}
+    model = name.partition("/")[0]
+    lanes = {n: lane for n, lane in settings.catalog.lanes.items() if lane.model == model}
     state, chosen, fault, here = State.READY, None, None, 0
     try:
         _, path, chosen = _served(settings, name)
@@ -237,9 +281,9 @@ def _info(settings: Settings, name: str) -> ModelInfo:
 
 
 def _mend(settings: Settings, name: str) -> str:
-    weights = settings.catalog.models[name].weights
-    if weights is not None and isinstance(weights.source, FileSource):
+    if isinstance(weights_of(settings, name).source, FileSource):
         return f"put the file there or correct its path in profile {settings.catalog.profile!r}"
-    used = any(lane.model == name for lane in settings.catalog.lanes.values())
-    which = "" if used else f" {name}"
+    model = name.partition("/")[0]
+    used = any(lane.model == model for lane in settings.catalog.lanes.values())
+    which = "" if used else f" {model}"
     return f"run `uptier models pull{which} --profile {settings.profile}`"

@@ -18,6 +18,7 @@ from config.errors import WeightsError
 from config.settings import Settings
 from workers import hub, wheels
 from workers.models import (
+    adapters_of,
     hub_key,
     original_path,
     partial_bytes,
@@ -42,18 +43,23 @@ class Pulled:
 
 
 def pull(settings: Settings, names: Sequence[str] = (), report: Report = quiet) -> list[Pulled]:
-    """Fetches and verifies the weights of the named models, or of those that the lanes use.
+    """Fetches and verifies the weights of the named models, or of those that the lanes use, each
+    with those of its adapters, which go by ``MODEL/ADAPTER``.
 
     Raises:
         InputError: a name is not in the profile, or has no weights.
         WeightsError: they cannot be fetched, or are not what the catalog says.
         KeyboardInterrupt: the parts that are complete stay and are not fetched again.
     """
-    return [_Pull(settings, name, report).run() for name in select(settings, names)]
+    return [
+        _Pull(settings, each, report).run()
+        for name in select(settings, names)
+        for each in (name, *adapters_of(settings, name))
+    ]
 
 
 class _Pull:
-    """The work on one model."""
+    """The work on one model or adapter."""
 
     def __init__(self, settings: Settings, name: str, report: Report) -> None:
         self._settings = settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ledger.budgets import BudgetUse
 from ledger.database import ledger_place
 from ledger.providers import ProviderState
 from ledger.reports import Overview, overview
+from workers.figures import Figures, told_figures
 from workers.stack_state import (
     Phase,
     StackState,
@@ -55,6 +57,8 @@ class WorkerStatus(BaseModel):
     restarts: int
     placement: str
     message: str | None
+    figures: Figures = {}
+    """What it told last; empty while it is not heard of, or where it does not count."""
 
 
 class Absence(BaseModel):
@@ -105,6 +109,7 @@ def stack_status(settings: Settings) -> StackStatus:
     url = settings.broker_url or (state.broker_url if state is not None and alive else None)
     queues, broker_problem = _queue_lengths(url, settings) if url is not None else (None, None)
     held, problem = _overview(settings)
+    told = _told(settings) if alive and problem is None else {}
     return StackStatus(
         condition=condition,
         profile=settings.profile,
@@ -114,7 +119,7 @@ def stack_status(settings: Settings) -> StackStatus:
         broker_reachable=queues is not None,
         broker_problem=broker_problem,
         queues=queues,
-        workers=tuple(_worker(w) for w in state.workers) if state is not None else (),
+        workers=tuple(_worker(w, told) for w in state.workers) if state is not None else (),
         absent_lanes=tuple(Absence(lane=a.lane, reason=a.reason) for a in settings.absent_lanes),
         ledger=ledger_place(settings),
         decisions=held.decisions if held is not None else None,
@@ -141,7 +146,7 @@ def _condition(settings: Settings, state: StackState | None) -> Condition:
     return phases[state.phase]
 
 
-def _worker(record: WorkerRecord) -> WorkerStatus:
+def _worker(record: WorkerRecord, told: Mapping[int, Figures]) -> WorkerStatus:
     running = record.process is not None and record.process.alive()
     process = record.process if running else None
     # A death is noted at the watch's next look.
@@ -155,7 +160,15 @@ def _worker(record: WorkerRecord) -> WorkerStatus:
         restarts=record.restarts,
         placement=record.placement,
         message=record.message,
+        figures=told.get(process.pid, {}) if process is not None else {},
     )
+
+
+def _told(settings: Settings) -> dict[int, Figures]:
+    try:
+        return told_figures(settings)
+    except (UptierError, SQLAlchemyError):
+        return {}  # the ledger answered a moment ago; the next look will tell
 
 
 def _queue_lengths(url: str, settings: Settings) -> tuple[dict[str, int] | None, str | None]:

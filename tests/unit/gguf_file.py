@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ TYPES = [UNKNOWN, CONTROL, CONTROL, *([BYTE] * 256), NORMAL]
 
 def write_gguf(path: Path, seed: int = 0) -> None:
     """A file of full precision that llama.cpp loads, runs and converts."""
-    tensors = _tensors(np.random.default_rng(seed))
-    content = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(_metadata()))
-    content += b"".join(_string(key) + _value(value) for key, value in _metadata().items())
+    write_file(path, _metadata(), _tensors(np.random.default_rng(seed)))
+
+
+def write_file(path: Path, metadata: Mapping[str, Any], tensors: Mapping[str, Any]) -> None:
+    """Any GGUF file; tensors are float32, of rows by columns."""
+    content = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))
+    content += b"".join(_string(key) + _value(value) for key, value in metadata.items())
     offset = 0
     for name, tensor in tensors.items():
         dims = tensor.shape[::-1]

@@ -14,6 +14,7 @@ from config.errors import WeightsError
 from workers import wheels
 
 FILE = {"kind": "file", "path": "/w.gguf"}
+LOCAL = {"backend": "llama_cpp", "weights": {"file": "w.gguf", "source": FILE}}
 BAD = [
     "", ".", "..", "/", "/etc/passwd", "../x", "a/../../x", "a/b", "a\\b", "..\\x", "C:\\x", "~/x",
     ".hidden", "-rf", " a", "a b", "a\n", "a\0b", "a\u202eb", "ä.gguf", "a%2f..", "x" * 300,
@@ -26,7 +27,7 @@ def test_every_bad_name_is_refused_wherever_a_catalog_may_write_one() -> None:
         with pytest.raises(ValidationError, match="plain file name"):
             Weights.model_validate({"file": name, "source": FILE})
         with pytest.raises(ValidationError):
-            Model.model_validate({"backend": "scripted", "adapters": ["good-v1", name]})
+            Model.model_validate(LOCAL | {"adapters": {"good-v1": {}, name: {}}})
         with pytest.raises(ValidationError):
             TypeAdapter(Name).validate_python(name)
 
@@ -54,10 +55,10 @@ def test_a_file_name_that_passes_lies_in_its_directory(name: str) -> None:
 @given(names)
 def test_an_adapter_that_passes_lies_in_its_directory(name: str) -> None:
     try:
-        model = Model.model_validate({"backend": "scripted", "adapters": [name]})
+        model = Model.model_validate(LOCAL | {"adapters": {name: {}}})
     except ValidationError:
         return
-    path = Path("/models") / model.adapters[0]
+    path = Path("/models") / next(iter(model.adapters))
     assert path.resolve() == path
     assert path.parent == Path("/models")
 

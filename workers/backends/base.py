@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from config.catalog import Sampling
 from config.errors import BackendError
+from ledger.records import storable
 from routing.decision import MAX_ANSWER_CHARS, Output
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ class Request:
     output: Output
     sampling: Sampling
     seed: int
+    adapter: str = ""
+    """The LoRA adapter to answer with; backends without adapters take no notice."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Completion:
 
     def __post_init__(self) -> None:
         """Shorten a text that is longer than the ledger should take."""
+        object.__setattr__(self, "raw", storable(self.raw))
         if len(self.raw) > MAX_ANSWER_CHARS:
             object.__setattr__(self, "raw", self.raw[:MAX_ANSWER_CHARS])
             object.__setattr__(self, "truncated", True)
@@ -92,6 +96,15 @@ class Backend(Protocol):
     def close(self) -> None:
         """Give back what the backend holds."""
         ...
+
+
+def figures_of(backend: Backend) -> dict[str, float]:
+    """What a backend has done and where it stands, by name; empty for one that does not count.
+
+    A backend that does has a method ``figures`` that any thread may call.
+    """
+    read: Callable[[], dict[str, float]] | None = getattr(backend, "figures", None)
+    return {} if read is None else read()
 
 
 def log_bug(lane: str, error: Exception) -> BackendError:

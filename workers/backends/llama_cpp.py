@@ -16,13 +16,15 @@ from config.errors import BackendError
 from config.settings import Settings
 from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Capabilities, Completion, Request
+from workers.backends.llama_answers import completions
 from workers.backends.llama_prompt import Prompt, Prompts
+from workers.engine.adapters import Adapters
 from workers.engine.context import LlamaContext, Shape
 from workers.engine.engine import Engine
-from workers.engine.jobs import ChoiceJob, Job, Result, TextJob, Written
-from workers.engine.labels import LabelScores, build_trie
+from workers.engine.jobs import ChoiceJob, Job, Result, TextJob
+from workers.engine.labels import build_trie
 from workers.gpus import physical_cores
-from workers.models import weights_path
+from workers.models import adapter_paths, weights_path
 from workers.turns import CpuTurns
 
 SEQUENCES = 256
@@ -35,24 +37,23 @@ Key = tuple[object, ...]
 class LlamaBackend:
     """Answers with one model. Requests that ask the same of it are computed once."""
 
-    capabilities = Capabilities(local=True, probabilities=True, batching=True)
+    capabilities = Capabilities(local=True, probabilities=True, batching=True, adapters=True)
 
     def __init__(self, engine: Engine, limit: int) -> None:
         self._engine = engine
         self._limit = limit
         self._prompts = Prompts(engine.vocabulary)
 
-    @property
-    def engine(self) -> Engine:
-        """The engine, for its figures."""
-        return self._engine
+    def figures(self) -> dict[str, float]:
+        """What the engine did and where it stands; see :meth:`Engine.figures`."""
+        return self._engine.figures()
 
     def answer(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """All requests at once; completions as they come."""
         done: queue.SimpleQueue[tuple[Key, Future[Result]]] = queue.SimpleQueue()
         groups: dict[Key, list[Request]] = {}
         jobs: dict[Key, Job] = {}
-        for request in sorted(requests, key=lambda r: (r.kind, r.system)):
+        for request in sorted(requests, key=lambda r: (r.adapter, r.kind, r.system)):
             try:
                 prompt = self._prompt(request)
                 key = _key(request, prompt)
@@ -68,7 +69,7 @@ class LlamaBackend:
             self._engine.submit(jobs.values())
             for _ in jobs:
                 key, future = done.get()
-                yield from _completions(groups[key], future)
+                yield from completions(groups[key], future)
         finally:
             for job in jobs.values():
                 job.future.cancel()  # whoever stopped listening wants no more of it
@@ -82,6 +83,7 @@ class LlamaBackend:
         self._engine.close()
 
     def _prompt(self, request: Request) -> Prompt:
+        self._engine.check_adapter(request.adapter)
         prompt = self._prompts.prompt(request)
         wants = 8 if isinstance(request.output, ChoiceOutput) else request.sampling.max_tokens
         if len(prompt.tokens) + wants > self._limit:
@@ -96,13 +98,14 @@ class LlamaBackend:
         if isinstance(request.output, ChoiceOutput):
             labels = self._prompts.labels(request.output)
             trie = build_trie(labels, self._engine.vocabulary.end_of_turn)
-            return ChoiceJob(prompt.tokens, prompt.shared, trie=trie)
+            return ChoiceJob(prompt.tokens, prompt.shared, request.adapter, trie=trie)
         schema = None
         if isinstance(request.output, JsonOutput):
             schema = json.dumps(request.output.json_schema, sort_keys=True)
         return TextJob(
             prompt.tokens,
             prompt.shared,
+            request.adapter,
             vocabulary=self._engine.vocabulary,
             sampling=request.sampling,
             seed=request.seed,
@@ -114,62 +117,18 @@ def _key(request: Request, prompt: Prompt) -> Key:
     """What two requests must have in common to be one: a choice is not drawn, so its seed and
     sampling do not matter."""
     if isinstance(request.output, ChoiceOutput):
-        return (prompt.tokens, request.output.labels)
+        return (prompt.tokens, request.adapter, request.output.labels)
     drawn = request.sampling.temperature > 0
     asked = request.output.model_dump_json()
-    return (prompt.tokens, asked, request.sampling, request.seed if drawn else None)
-
-
-def _completions(requests: Sequence[Request], future: Future[Result]) -> Iterator[Completion]:
-    """The same result for each who asked; only the first one's tokens were computed."""
-    error = future.exception()
-    for place, request in enumerate(requests):
-        if error is not None:
-            fault = error if isinstance(error, BackendError) else BackendError(str(error))
-            yield Completion(id=request.id, error=fault)
-        else:
-            yield _completion(request, future.result(), shared=place > 0)
-
-
-def _completion(request: Request, result: Result, *, shared: bool) -> Completion:
-    answer = result.answer
-    cached = result.tokens_in if shared else result.tokens_cached
-    if isinstance(answer, Written):
-        return Completion(
-            id=request.id,
-            raw=answer.text,
-            tokens_in=result.tokens_in,
-            tokens_out=answer.tokens,
-            tokens_cached=cached,
-            inference_s=result.seconds,
-            truncated=answer.truncated,
-        )
-    assert isinstance(request.output, ChoiceOutput)
-    return _choice(request, request.output.labels, answer, result, cached)
-
-
-def _choice(
-    request: Request, labels: Sequence[str], scores: LabelScores, result: Result, cached: int
-) -> Completion:
-    best = max(range(len(labels)), key=lambda i: scores.probabilities[i])
-    return Completion(
-        id=request.id,
-        raw=labels[best],
-        label=labels[best],
-        probabilities=scores.probabilities,
-        mass=scores.mass,
-        tokens_in=result.tokens_in,
-        tokens_out=1,
-        tokens_cached=cached,
-        inference_s=result.seconds,
-    )
+    seed = request.seed if drawn else None
+    return (prompt.tokens, request.adapter, asked, request.sampling, seed)
 
 
 def open_llama(settings: Settings, lane_name: str) -> LlamaBackend:
-    """The model of a lane, loaded.
+    """The model of a lane, loaded, with the adapters that are to be there from the start.
 
     Raises:
-        WeightsError: the weights are missing or damaged.
+        WeightsError: weights of the model or of an adapter are missing or damaged.
     """
     catalog = settings.catalog
     lane, model = catalog.lanes[lane_name], catalog.lane_model(lane_name)
@@ -182,10 +141,13 @@ def open_llama(settings: Settings, lane_name: str) -> LlamaBackend:
         gpu_layers=model.gpu_layers,
     )
     path = weights_path(settings, lane.model)
+    files = adapter_paths(settings, lane.model)
     on_gpu = model.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
     turns = None if on_gpu else CpuTurns(settings.models_dir)
     context = LlamaContext(path, shape, turns)
-    engine = Engine(context, on_death=end_process, reproducible=model.reproducible)
+    adapters = Adapters(context, files, model.max_adapters)
+    adapters.preload(model.preload)
+    engine = Engine(context, adapters, end_process, reproducible=model.reproducible)
     return LlamaBackend(engine, model.context)
 
 

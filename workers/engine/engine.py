@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from config.errors import BackendError
 from workers.engine.adapters import Adapters
@@ -27,12 +27,10 @@ class EngineDied(BackendError):
     """The engine's thread ended by a fault; its worker has to be started anew."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Stats:
-    """What the engine did since it started, and where it stands."""
+    """What an engine did since it started."""
 
-    running: int = 0
-    waiting: int = 0
     jobs: int = 0
     passes: int = 0
     rows: int = 0
@@ -42,6 +40,7 @@ class Stats:
     seconds: float = 0.0
     """Time in forward passes."""
     contexts_lost: int = 0
+    adapter_switches: int = 0
 
     @property
     def prefix_hit_rate(self) -> float:
@@ -66,6 +65,7 @@ class Engine:
         reproducible: bool = False,
     ) -> None:
         self.vocabulary = Vocabulary(context.model)
+        # Its thread alone replaces it, whole: whoever reads it has one moment's figures.
         self.stats = Stats()
         self._context = context
         self._adapters = adapters or Adapters(context)
@@ -81,6 +81,39 @@ class Engine:
     def alive(self) -> bool:
         """Whether its thread still works."""
         return self._death is None and self._thread.is_alive()
+
+    def check_adapter(self, name: str) -> None:
+        """Refuse an adapter that has no file; from any thread.
+
+        Raises:
+            BackendError: the adapter is unknown, or no more than a name.
+        """
+        self._adapters.check(name)
+
+    def figures(self) -> dict[str, float]:
+        """What it did since it started and where it stands, from any thread.
+
+        Tokens are counts; ``tokens_per_s`` is those computed per second of forward passes, of
+        which there were ``busy_s`` seconds; ``prefix_hit_rate`` is a share between 0 and 1.
+        """
+        stats, scheduler = self.stats, self._scheduler
+        return {
+            "slots": scheduler.slots,
+            "running": len(scheduler.running),
+            "waiting": len(scheduler.waiting),
+            "jobs": stats.jobs,
+            "passes": stats.passes,
+            "tokens_computed": stats.rows,
+            "tokens_per_s": round(stats.rows_per_second, 1),
+            "busy_s": round(stats.seconds, 3),
+            "tokens_in": stats.tokens_in,
+            "tokens_cached": stats.tokens_cached,
+            "tokens_out": stats.tokens_out,
+            "prefix_hit_rate": round(stats.prefix_hit_rate, 4),
+            "contexts_lost": stats.contexts_lost,
+            "adapters_loaded": self._adapters.loaded,
+            "adapter_switches": stats.adapter_switches,
+        }
 
     def submit(self, jobs: Iterable[Job]) -> None:
         """Hand jobs over; those that come together are looked at together.
@@ -125,13 +158,12 @@ class Engine:
             if jobs is None:
                 return False
             self._scheduler.waiting.extend(jobs)
-            self.stats.jobs += len(jobs)
+            self._count(jobs=len(jobs))
 
     def _step(self) -> None:
         scheduler = self._scheduler
         self._drop_unwanted()
         scheduler.admit()
-        self.stats.running, self.stats.waiting = len(scheduler.running), len(scheduler.waiting)
         if not self._select_adapter():
             return
         parts = scheduler.compose()
@@ -158,19 +190,25 @@ class Engine:
         except ContextLost as error:
             self._recover(error)
             return
-        self.stats.seconds += time.monotonic() - started
-        self.stats.passes += 1
-        self.stats.rows += sum(part.rows for part in parts)
-        self._count(parts)
+        self._count_pass(parts, time.monotonic() - started)
         self._scheduler.dispatch(parts, logits)
 
-    def _count(self, parts: list[Part]) -> None:
-        for part in parts:
-            if isinstance(part.owner, Job) and part.outputs:
-                if part.owner.computed == len(part.owner.prompt):
-                    self.stats.tokens_in += len(part.owner.prompt)
-                    self.stats.tokens_cached += part.owner.cached
-                self.stats.tokens_out += 1
+    def _count_pass(self, parts: list[Part], seconds: float) -> None:
+        answering = [p.owner for p in parts if isinstance(p.owner, Job) and p.outputs]
+        read = [job for job in answering if job.computed == len(job.prompt)]
+        self._count(
+            passes=1,
+            seconds=seconds,
+            rows=sum(part.rows for part in parts),
+            tokens_in=sum(len(job.prompt) for job in read),
+            tokens_cached=sum(job.cached for job in read),
+            tokens_out=len(answering),
+        )
+
+    def _count(self, **more: float) -> None:
+        old = self.stats
+        sums = {name: getattr(old, name) + amount for name, amount in more.items()}
+        self.stats = replace(old, **sums)
 
     @staticmethod
     def _undo(parts: list[Part]) -> None:
@@ -221,7 +259,7 @@ class Engine:
 
     def _recover(self, error: ContextLost) -> None:
         log.error("%s; the context is made anew", error)
-        self.stats.contexts_lost += 1
+        self._count(contexts_lost=1)
         self._context.reopen()
         for job in self._scheduler.start_over():
             if job.restarts > RESTARTS:
@@ -238,6 +276,7 @@ class Engine:
 
     def _select_adapter(self) -> bool:
         """Have the current adapter in force; jobs whose adapter will not load fail."""
+        before = self._adapters.current
         try:
             evicted = self._adapters.use(self._scheduler.adapter)
         except BackendError as error:
@@ -246,6 +285,8 @@ class Engine:
                 if job.adapter == bad:
                     self._scheduler.leave(job, error)
             return False
+        if self._adapters.current != before:
+            self._count(adapter_switches=1)
         for name in evicted:
             self._scheduler.forget_adapter(name)
         return True

@@ -50,6 +50,7 @@ class Job(ABC):
     computed: int = 0
     """Tokens of the prompt and of what was written that are in the context."""
     cached: int = 0
+    """Tokens of the prompt that were computed, or being computed, for others."""
     queued: float = field(default_factory=time.monotonic)
     begun: float = 0.0
     restarts: int = 0

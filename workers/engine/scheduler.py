@@ -61,6 +61,11 @@ class Scheduler:
         return not self.waiting and not self.running
 
     @property
+    def slots(self) -> int:
+        """How many sequences jobs and prefixes can have at once."""
+        return self._context.shape.sequences - 1
+
+    @property
     def cells_used(self) -> int:
         """Cells that hold prefixes, or are promised to running jobs."""
         prefixes = sum(len(n.tokens) for tree in self._trees.values() for n in tree.nodes())
@@ -88,9 +93,9 @@ class Scheduler:
         if self.running or not self._fits_at_all(job):
             return
         prefix = job.prompt[: min(job.hint, len(job.prompt) - 1)]
-        held = [n for tree in self._trees.values() for n in tree.nodes() if n.tokens]
-        same = len(held) == 1 and held[0].tokens == prefix and self.adapter in self._trees
-        if not same:
+        trees = self._trees.items()
+        held = [(name, n.tokens) for name, tree in trees for n in tree.nodes() if n.tokens]
+        if held != [(self.adapter, prefix)]:
             self._context.clear()
             self._trees.clear()
             self._free = deque(range(1, self._context.shape.sequences))
@@ -99,7 +104,9 @@ class Scheduler:
     def _enter(self, job: Job, mark: int) -> bool:
         """Give a job its place in the context; false if it has to wait for room."""
         tree = self._tree()
+        known = tree.match(job.prompt)[1]
         node = tree.place(job.prompt, mark)
+        job.cached = min(known, node.end)
         self._tell_splits(tree)
         node.users += 1
         job.node = node
@@ -260,4 +267,4 @@ class Scheduler:
             return
         for sequence in job.sequences:
             self._context.share(job.node.holder, sequence, job.node.end)
-        job.computed = job.cached = job.node.end
+        job.computed = job.node.end
