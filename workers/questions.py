@@ -11,6 +11,7 @@ from config.errors import BackendError
 from ledger.calibrations import Calibrations
 from ledger.clock import SECOND, Clock
 from ledger.records import Claimed, Tried, plan_of
+from routing.adapters import adapter_of
 from routing.decision import ChoiceOutput, Decision, Plan
 from routing.policy import lower_plan
 from routing.retries import after_failure
@@ -49,6 +50,7 @@ class Questions:
             output=decision.output,
             sampling=self._sampling(decision),
             seed=draw_seed(decision, self._lane, claimed.tries),
+            adapter=adapter_of(decision, self._catalog, self._lane),
         )
 
     def most_micros(self, request: Request) -> int:

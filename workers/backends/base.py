@@ -9,7 +9,6 @@ from typing import Protocol
 
 from config.catalog import Sampling
 from config.errors import BackendError
-from ledger.records import storable
 from routing.decision import MAX_ANSWER_CHARS, Output
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,6 @@ class Completion:
 
     def __post_init__(self) -> None:
         """Shorten a text that is longer than the ledger should take."""
-        object.__setattr__(self, "raw", storable(self.raw))
         if len(self.raw) > MAX_ANSWER_CHARS:
             object.__setattr__(self, "raw", self.raw[:MAX_ANSWER_CHARS])
             object.__setattr__(self, "truncated", True)
