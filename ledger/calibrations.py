@@ -106,7 +106,8 @@ def forget(engine: Engine, model: str, kinds: Sequence[str], lanes: Sequence[str
 
 def labelled(engine: Engine, subject: Subject, run_id: str | None = None) -> list[Labelled]:
     """The history of a subject, of one run or of all: each decision's last attempt that has
-    probabilities, in the order of submission. Answers from the cache have none of their own."""
+    probabilities, in the order of submission. Answers from the cache have none of their own, and
+    decisions whose asker chose the adapter are left out."""
     query = (
         select(DECISIONS.c.id, DECISIONS.c.prompt, DECISIONS.c.output, DECISIONS.c.expected,
                ATTEMPTS.c.probabilities)
@@ -114,6 +115,7 @@ def labelled(engine: Engine, subject: Subject, run_id: str | None = None) -> lis
         .where(
             DECISIONS.c.kind == subject.kind, DECISIONS.c.template == subject.template,
             DECISIONS.c.expected.is_not(None), ATTEMPTS.c.probabilities.is_not(None),
+            DECISIONS.c.preferences.not_like('%"adapter"%'),
             ATTEMPTS.c.model == subject.model, ATTEMPTS.c.fingerprint == subject.fingerprint,
         )
         .order_by(ATTEMPTS.c.id.desc())

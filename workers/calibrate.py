@@ -39,7 +39,8 @@ def calibrate(
     biases = _contextual(settings, lanes[0], [f for f in forms if f.labels], told)
     found = []
     for form in forms:
-        subject = Subject(form.kind, model, fingerprint, form.template)
+        adapter = _adapter(settings, model, form.kind)
+        subject = Subject(form.kind, model, fingerprint, form.template, adapter)
         history = labelled(engine, subject, run_id)
         found.append(find(subject, form, history, biases.get(form.kind, ())))
     good = [Calibrated(f.subject, f.correction, f.samples) for f in found if f.stored]
@@ -93,4 +94,11 @@ def _request(settings: Settings, lane: str, key: str, form: Form) -> Request:
         output=ChoiceOutput(labels=form.labels),
         sampling=settings.catalog.sampling(lane),
         seed=0,
+        adapter=_adapter(settings, settings.catalog.lanes[lane].model, form.kind),
     )
+
+
+def _adapter(settings: Settings, model: str, kind: str) -> str:
+    """The adapter that answers a kind unless its asker wants another; empty for none."""
+    wanted = settings.catalog.kind(kind).adapter or ""
+    return wanted if wanted in settings.catalog.models[model].adapters else ""

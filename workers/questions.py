@@ -123,7 +123,8 @@ class Questions:
         output, own = decision.output, completion.probabilities
         if self._calibrations is None or own is None or not isinstance(output, ChoiceOutput):
             return completion.label, None
-        correction = self._calibrations.find(decision.kind, decision.template)
+        adapter = adapter_of(decision, self._catalog, self._lane)
+        correction = self._calibrations.find(decision.kind, decision.template, adapter)
         labels = output.labels
         if correction is None or not correction.fits(labels) or len(own) != len(labels):
             return completion.label, None

@@ -28,7 +28,7 @@ from ledger.records import Claimed, Tried
 from ledger.runs import start_run
 from ledger.tables import TABLES
 from routing.confidence import Correction
-from routing.decision import ChoiceOutput, Decision
+from routing.decision import ChoiceOutput, Decision, Preferences
 from tests.unit.catalogs import catalog
 from tests.unit.ledgers import claim_one, fresh, planned, rows
 from workers.backends.base import Completion
@@ -107,9 +107,10 @@ def test_corrections_can_be_taken_back(engine: Engine) -> None:
 
 def test_history_is_one_sample_a_decision_with_a_known_answer(engine: Engine, run_id: str) -> None:
     known, unknown = ask(engine, run_id, "1"), ask(engine, run_id, "2", expected=None)
+    adapted = ask(engine, run_id, "6", preferences=Preferences(adapter="own"))
     outside, foreign = ask(engine, run_id, "3", expected="C"), ask(engine, run_id, "4")
     twice = ask(engine, run_id, "5")
-    for decision in (known, unknown, outside):
+    for decision in (known, unknown, outside, adapted):
         answer(engine, decision)
     answer(engine, foreign, fingerprint="g")
     answer(engine, twice, error="overloaded", again_at=20)
@@ -190,6 +191,7 @@ def said(*probabilities: float) -> Completion:
         ("question@2", ("A", "B"), (0.9, 0.1), "A", False),
         ("question@1", ("A", "B", "C"), (0.8, 0.1, 0.1), "A", False),
         ("question@1", ("A", "B"), (), "A", False),
+        ("question@1", ("A", "B"), (0.9, 0.1), "A", None),
         ("question@1", ("A", "B"), (0.8, 0.1, 0.1), "A", False),
     ],
 )
@@ -199,10 +201,11 @@ def test_an_answer_is_corrected_where_a_correction_fits(
     labels: tuple[str, ...],
     own: tuple[float, ...],
     label: str,
-    corrected: bool,
+    corrected: bool | None,
 ) -> None:
+    wishes = Preferences(adapter="another" if corrected is None else None)
     asked = Decision(kind="question", prompt="?", output=ChoiceOutput(labels=labels), key="k",
-                     template=template)  # fmt: skip
+                     template=template, preferences=wishes)  # fmt: skip
     tried = questions.tried(claimed(asked), said(*own), 0)
     assert (tried.label, tried.raw, tried.probabilities) == (label, "A", own or None)
     expected = LEANS.apply(labels, own) if corrected else None
