@@ -44,7 +44,8 @@ class BackendError(UptierError):
     provider's own wish in seconds, where it gave one; ``unknown_charge_micros`` is the most that
     a paid call can have cost of which nobody knows whether it was served. ``outage`` says that the
     failure speaks against the provider as a whole, not against this one request; ``quota`` that
-    the account has run out of money or of its allowance.
+    the account has run out of money or of its allowance; ``ours`` that the fault is our own and
+    says nothing of the provider.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class BackendError(UptierError):
         unknown_charge_micros: int | None = None,
         outage: bool = False,
         quota: bool = False,
+        ours: bool = False,
     ) -> None:
         super().__init__(redact(message))  # providers quote what they were sent
         self.retryable = retryable
@@ -63,3 +65,4 @@ class BackendError(UptierError):
         self.unknown_charge_micros = unknown_charge_micros
         self.outage = outage
         self.quota = quota
+        self.ours = ours

@@ -36,11 +36,10 @@ def make_app(settings: Settings, broker_url: str) -> Celery:
     def named(name: str) -> str:
         return name_on_broker(name, broker_url, settings.key_prefix)
 
-    arguments = {"x-queue-type": "quorum"} if is_amqp(broker_url) else None
     exchange = Exchange(named("tasks"), type="direct")
     app.conf.update(
         task_queues=[
-            Queue(named(name), exchange, routing_key=name, queue_arguments=arguments, alias=name)
+            _queue(name, exchange, broker_url, settings.key_prefix)
             for name in (*settings.catalog.lanes, QUALITY, INTAKE)
         ],
         task_default_queue=named(QUALITY),
@@ -50,11 +49,29 @@ def make_app(settings: Settings, broker_url: str) -> Celery:
         event_exchange=named("events"),
         event_queue_prefix=named("events"),
         settled_exchange=named("settled"),
+        key_prefix=settings.key_prefix,
         broker_use_ssl=tls_options(broker_url, settings.broker_ca_file),
         **_reliability(),
         **_transport(broker_url, settings.key_prefix),
     )
     return app
+
+
+def _queue(name: str, exchange: Exchange, broker_url: str, key_prefix: str) -> Queue:
+    arguments = {"x-queue-type": "quorum"} if is_amqp(broker_url) else None
+    bound = name_on_broker(name, broker_url, key_prefix)
+    return Queue(bound, exchange, routing_key=name, queue_arguments=arguments, alias=name)
+
+
+def _known(app: Celery, name: str) -> str:
+    """A lane that this machine's catalog lacks, for want of a key, may be served by another's."""
+    try:
+        app.amqp.queues[name]
+    except KeyError:
+        exchange = Exchange(app.conf.task_default_exchange, type="direct")
+        broker_url, prefix = app.conf["broker_url"], app.conf["key_prefix"]
+        app.amqp.queues.add(_queue(name, exchange, broker_url, prefix))
+    return name
 
 
 def name_on_broker(name: str, broker_url: str, key_prefix: str) -> str:
@@ -146,9 +163,10 @@ def send(app: Celery, message: Announced) -> None:
     Raises:
         OperationalError: the broker is away, or did not take the message.
     """
+    queue = _known(app, message.queue)
     with _publishing(app) as producer:
         app.send_task(
-            message.task, args=message.arguments, queue=message.queue, producer=producer,
+            message.task, args=message.arguments, queue=queue, producer=producer,
             retry=True, retry_policy=AGAIN, confirm_timeout=CONFIRM_TIMEOUT_S,
         )  # fmt: skip
 

@@ -54,6 +54,8 @@ class Settings(BaseSettings):
     stale_after_s: float = Field(default=30, gt=0)
     """Age at which the steward publishes an unsent or unclaimed message again."""
     leader_lease_s: float = Field(default=10, gt=0)
+    unserved_after_s: float = Field(default=600, gt=0)
+    """After so long without any worker a lane's decisions move on."""
     start_timeout_s: float = Field(default=120, gt=0)
 
     @field_validator("data_dir", "models_dir", "keys_file")

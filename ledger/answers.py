@@ -41,7 +41,7 @@ class Answered:
     critic_settled: bool
     critic: str | None
     deliveries: int
-    """Times its check was asked for again; see ``lifecycle.begin_checks``."""
+    """Times its check was asked for again; see ``sweeping.begin_checks``."""
 
 
 def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:

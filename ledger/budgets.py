@@ -6,6 +6,7 @@ a reservation succeeds only where spent + reserved + its most stays within the l
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from ledger.records import Claimed
 from ledger.tables import TABLES
 
 BUDGETS = TABLES.tables["budget"]
+LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def bounds_of(budget: CloudBudget, claimed: Claimed, now: int) -> tuple[Bound, .
         Bound(f"request:{claimed.id}", _micros(request)),
     ]
     if decision.agent_id:
-        scope = f"agent:{claimed.run_id}:{decision.agent_id}:{day}"
+        scope = f"agent:{claimed.run_id}:{_short(decision.agent_id)}:{day}"
         bounds.append(Bound(scope, _micros(budget.usd_per_agent_day), budget.calls_per_agent_day))
     binding = [b for b in bounds if b.micros is not None or b.calls is not None]
     return tuple(sorted(binding, key=lambda b: b.scope))
@@ -127,6 +129,13 @@ def usage(engine: Engine, run_id: str | None, alert_share: float, now: int) -> l
     return [u for u in uses if u.alert or not u.scope.startswith("agent:")]
 
 
+def _short(name: str) -> str:
+    """A name that fits into a scope; long ones keep their start and a hash of the whole."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    return name[: LONGEST_NAME - 17] + "#" + hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
 def _take(connection: Connection, bound: Bound, micros: int) -> bool:
     columns = BUDGETS.c
     wanted = columns.spent_micros + columns.reserved_micros + micros
@@ -159,7 +168,9 @@ def _refusal(connection: Connection, bound: Bound, micros: int) -> Refused:
     if bound.calls is not None and row.calls + 1 > bound.calls:
         reason = f"budget {bound.scope}: {row.calls} of {bound.calls} calls are made"
         return Refused(bound.scope, reason, waits=False)
-    limit = bound.micros or 0
+    if bound.micros is None:
+        return Refused(bound.scope, f"budget {bound.scope}: a call was given back just now", True)
+    limit = bound.micros
     reason = (
         f"budget {bound.scope}: ${_dollars(row.spent_micros)} of ${_dollars(limit)} is spent, a "
         f"call may cost ${_dollars(micros)}"

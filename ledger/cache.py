@@ -31,7 +31,7 @@ def look_up(engine: Engine, keys: Sequence[str], now: int) -> dict[str, Cached]:
         rows = connection.execute(query.where(ENTRIES.c.key.in_(set(keys)))).all()
     found = {r.key: Cached(r.key, r.answer, r.lane, r.p_answer) for r in rows}
     if found:
-        counts = [{"b_key": k, "b_hits": list(keys).count(k)} for k in found]
+        counts = [{"b_key": k, "b_hits": list(keys).count(k)} for k in sorted(found)]
         statement = (
             update(ENTRIES)
             .where(ENTRIES.c.key == bindparam("b_key"))
@@ -52,7 +52,7 @@ def store(engine: Engine, entries: Sequence[Cached], now: int) -> None:
     rows = [
         {"key": e.key, "answer": e.answer, "lane": e.lane, "p_answer": e.p_answer, "hits": 0,
          "created_at": now, "used_at": now}
-        for e in entries
+        for e in sorted(entries, key=lambda entry: entry.key)
     ]  # fmt: skip
     with writing(engine) as connection:
         connection.execute(insert_or_ignore(connection, ENTRIES, ["key"]), rows)

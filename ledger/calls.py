@@ -21,7 +21,7 @@ from ledger.database import reading, writing
 from ledger.records import Claimed, Tried, attempt_row, attempt_values
 from ledger.tables import TABLES
 from ledger.transitions import DECISIONS, Followers, after_error, held_rows
-from routing.decision import Plan, State
+from routing.decision import State
 
 ATTEMPTS = TABLES.tables["attempt"]
 INTENT = "intent"
@@ -68,9 +68,12 @@ def begin(engine: Engine, token: str, call: Intended, now: int) -> Begun:
         rows = held_rows(connection, token, [call.id])
         if not rows:
             return Begun()
+        ours = [r for r in _intents(connection, [call.id]) if r.token == token]
+        if ours:  # the commit went through, its answer was lost
+            return Begun(attempt_id=ours[0].id)
         refused = budgets.reserve(connection, call.bounds, call.most_micros)
         if refused is not None and refused.waits:
-            return Begun(again_at=now + WAIT_FOR_BUDGET_US)
+            return Begun(again_at=now + WAIT_FOR_BUDGET_US, slot_at=rows[0].slot_at)
         if refused is not None:
             return Begun(budget=refused.reason)
         scopes = [bound.scope for bound in call.bounds]
@@ -83,6 +86,8 @@ def begin(engine: Engine, token: str, call: Intended, now: int) -> Begun:
         row |= {"outcome": INTENT, "token": token, "scopes": json.dumps(scopes),
                 "estimated_micros": call.most_micros}  # fmt: skip
         connection.execute(insert(ATTEMPTS), [row])
+        spent = update(DECISIONS).where(DECISIONS.c.id == call.id).values(slot_at=None)
+        connection.execute(spent)
         return Begun(attempt_id=row["id"])
 
 
@@ -102,7 +107,7 @@ def book(connection: Connection, token: str, tried: Sequence[Tried], held: Colle
             continue
         values = attempt_values(one)
         if known and one.id not in held:
-            values["outcome"] = LATE
+            values["outcome"] = "failed" if one.error else LATE
             spent = DECISIONS.c.cost_micros + one.cost_micros
             connection.execute(
                 update(DECISIONS).where(DECISIONS.c.id == one.id).values(cost_micros=spent)
@@ -118,19 +123,21 @@ def close_lost(
     *,
     repeats: bool,
     max_attempts: int,
-    lower: Callable[[Claimed], Plan | None],
+    lost_call: Callable[[Claimed], Tried],
     now: int,
 ) -> tuple[list[Claimed], Followers]:
     """Book calls that lost their worker; the decisions that may be asked again, and what follows.
 
     A call that may have been served is repeated only where the lane ``repeats`` such calls.
-    ``lower`` gives the plan of a decision that has no other lane left.
+    ``lost_call`` is the failure as an attempt, with where its decision goes from there.
     """
     followers = Followers()
     with writing(engine) as connection:
-        lost = {r.decision_id: r for r in _intents(connection, [c.id for c in claimed])}
+        held = {r.id: r for r in held_rows(connection, token, [c.id for c in claimed])}
+        claimed = [c for c in claimed if c.id in held]  # the rest was cancelled or has moved on
+        lost = {r.decision_id: r for r in _intents(connection, list(held))}
         if not lost:
-            return list(claimed), followers
+            return claimed, followers
         for row in lost.values():
             _to_unknown(connection, row)
         going_on = []
@@ -144,9 +151,7 @@ def close_lost(
                     update(DECISIONS).where(DECISIONS.c.id == one.id).values(tries=tries)
                 )
             else:
-                held = held_rows(connection, token, [one.id])[0]
-                tried = Tried(one.id, "", "", error=LOST, lower=lower(one))
-                after_error(connection, held, tried, followers, now)
+                after_error(connection, held[one.id], lost_call(one), followers, now)
     return going_on, followers
 
 
@@ -172,8 +177,19 @@ def close_orphans(engine: Engine, *, now: int, grace_us: int, limit: int = 200) 
     with writing(engine) as connection:
         rows = connection.execute(query.with_for_update()).all()
         for row in rows:
-            _to_unknown(connection, row)
+            _mark_unknown(connection, row)
+        charges = sorted(
+            (scope, row.estimated_micros) for row in rows for scope in json.loads(row.scopes)
+        )  # in one order over all rows, so that none deadlock
+        for scope, micros in charges:
+            budgets.settle(connection, [scope], micros, micros)
     return len(rows)
+
+
+def give_up(connection: Connection, ids: Sequence[str]) -> None:
+    """Book open calls of decisions that leave their lane; nobody will come back with a result."""
+    for row in sorted(_intents(connection, ids), key=lambda r: str(r.id)):
+        _to_unknown(connection, row)
 
 
 def _ask_provider(
@@ -190,15 +206,21 @@ def _ask_provider(
 
 
 def _settle_budgets(connection: Connection, row: Any, tried: Tried) -> None:
+    """Book what a call cost, in place of what was reserved, or was booked when it was given up."""
     scopes = json.loads(row.scopes)
+    most = row.estimated_micros
     unknown = tried.unknown_charge_micros is not None
-    if row.outcome == UNKNOWN:  # booked at its most when it was given up; now it is known
-        budgets.settle(connection, scopes, 0, tried.cost_micros - row.estimated_micros)
-    elif tried.error and not unknown and tried.cost_micros == 0:
-        budgets.release(connection, scopes, row.estimated_micros)
+    was_booked = row.outcome == UNKNOWN
+    refused = bool(tried.error) and not unknown and tried.cost_micros == 0
+    if refused and was_booked:
+        budgets.settle(connection, scopes, 0, -most)
+        budgets.release(connection, scopes, 0)
+    elif refused:
+        budgets.release(connection, scopes, most)
+    elif was_booked:
+        budgets.settle(connection, scopes, 0, tried.cost_micros - most)
     else:
-        spent = row.estimated_micros if unknown else tried.cost_micros
-        budgets.settle(connection, scopes, row.estimated_micros, spent)
+        budgets.settle(connection, scopes, most, most if unknown else tried.cost_micros)
 
 
 def _intents(connection: Connection, ids: Sequence[str]) -> list[Any]:
@@ -210,7 +232,11 @@ def _intents(connection: Connection, ids: Sequence[str]) -> list[Any]:
     return list(connection.execute(query).all())
 
 
-def _to_unknown(connection: Connection, row: Any) -> None:
+def _mark_unknown(connection: Connection, row: Any) -> None:
     values = {"outcome": UNKNOWN, "error": LOST}
     connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == row.id).values(**values))
+
+
+def _to_unknown(connection: Connection, row: Any) -> None:
+    _mark_unknown(connection, row)
     budgets.settle(connection, json.loads(row.scopes), row.estimated_micros, row.estimated_micros)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, case, insert, select, update
 
 from ledger import calls, outbox, providers
 from ledger.database import reading, writing
-from ledger.outbox import CHECK, DECIDE
+from ledger.outbox import CHECK
 from ledger.providers import Health
 from ledger.records import (
     Claimed,
@@ -49,9 +48,6 @@ from ledger.transitions import (
 )
 from routing.decision import Settled, State, Status
 
-ASKED_AGAIN = 1
-"""``deliveries`` of an answer whose check was asked for again; from then on begun checks count."""
-
 
 def submit(engine: Engine, run_id: str, planned: Sequence[Planned], now: int) -> Submission:
     """Write decisions that the run does not know yet, and their messages.
@@ -76,6 +72,9 @@ def claim(
     free = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
     lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
     takes = (free | lost) if len(ids) == 1 else (free & (DECISIONS.c.deliveries == 0))
+    mine = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_token == token)
+    takes |= mine  # an earlier try's commit went through, its answer was lost
+    once_more = case((mine, DECISIONS.c.deliveries), else_=DECISIONS.c.deliveries + 1)
     rows: list[Any] = []
     with writing(engine) as connection:
         for chunk in chunks(ids):
@@ -87,7 +86,7 @@ def claim(
                     state=State.RUNNING.value,
                     lease_token=token,
                     lease_until=now + lease_us,
-                    deliveries=DECISIONS.c.deliveries + 1,
+                    deliveries=once_more,
                 )
                 .returning(*DECISIONS.c)
             )
@@ -97,12 +96,15 @@ def claim(
     return [claimed(r, systems) for r in rows]
 
 
-def is_suspect(engine: Engine, decision_id: str) -> bool:
-    """Whether a decision was delivered before without an outcome."""
-    query = select(DECISIONS.c.deliveries).where(DECISIONS.c.id == decision_id)
+def is_suspect(engine: Engine, decision_id: str, now: int) -> bool:
+    """Whether a decision was lost with the worker that had it."""
+    query = select(DECISIONS.c.id).where(
+        DECISIONS.c.id == decision_id,
+        DECISIONS.c.state == State.RUNNING.value,
+        DECISIONS.c.lease_until < now,
+    )
     with reading(engine) as connection:
-        deliveries = connection.execute(query).scalar()
-    return bool(deliveries)
+        return connection.execute(query).first() is not None
 
 
 def _unlocked(connection: Connection, wanted: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -116,10 +118,12 @@ def _unlocked(connection: Connection, wanted: ColumnElement[bool]) -> ColumnElem
 def renew(engine: Engine, token: str, *, now: int, lease_us: int) -> int:
     """Lengthen the lease of all decisions held under ``token``; returns how many."""
     with writing(engine) as connection:
+        held = (DECISIONS.c.lease_token == token) & (DECISIONS.c.state == State.RUNNING.value)
+        ids = select(DECISIONS.c.id).where(held)
+        if connection.dialect.name == "postgresql":
+            ids = ids.order_by(DECISIONS.c.id).with_for_update()  # in the order of all others
         statement = (
-            update(DECISIONS)
-            .where(DECISIONS.c.lease_token == token, DECISIONS.c.state == State.RUNNING.value)
-            .values(lease_until=now + lease_us)
+            update(DECISIONS).where(DECISIONS.c.id.in_(ids)).values(lease_until=now + lease_us)
         )
         return connection.execute(statement).rowcount
 
@@ -259,97 +263,6 @@ def rule(engine: Engine, rulings: Sequence[Ruling], now: int) -> Followers:
             if ruling.critic is not None:
                 ask_critic(connection, stands[ruling.id], ruling.critic, followers, now)
     return followers
-
-
-def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
-    """Settle decisions past their deadline, whatever their state."""
-    followers = Followers()
-    query = (
-        select(*DECISIONS.c)
-        .where(DECISIONS.c.state != State.SETTLED.value, DECISIONS.c.deadline_at < now)
-        .limit(limit)
-    )
-    with reading(engine) as connection:
-        if not connection.execute(query.limit(1)).first():
-            return followers
-    with writing(engine) as connection:
-        rows = connection.execute(query.with_for_update(skip_locked=True)).all()
-        endings = [(r, ending_without(r, "deadline passed", Status.EXPIRED)) for r in rows]
-        settle(connection, endings, followers, now)
-    return followers
-
-
-def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000) -> Followers:
-    """New messages for work that nobody is at: due, expired or unchecked for too long.
-
-    What was lost with its worker goes out one by one, see :func:`claim`; so does what a check began
-    with and did not end, see :func:`begin_checks`.
-    """
-    followers = Followers()
-    due = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
-    first_time = DECISIONS.c.published_at < DECISIONS.c.not_before
-    lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
-    unchecked = DECISIONS.c.state == State.ANSWERED.value
-    stale = DECISIONS.c.published_at < stale_before
-    columns = (DECISIONS.c.id, DECISIONS.c.lane, DECISIONS.c.state, DECISIONS.c.deliveries)
-    found = (due & (first_time | stale)) | (lost & stale) | (unchecked & stale)
-    query = select(*columns).where(found).order_by(DECISIONS.c.id).limit(limit)
-    with reading(engine) as connection:
-        rows = connection.execute(query).all()
-    if rows:
-        with writing(engine) as connection:
-            _republish(connection, rows, followers, now)
-    return followers
-
-
-def _republish(connection: Connection, rows: Sequence[Any], followers: Followers, now: int) -> None:
-    checks = [r.id for r in rows if r.state == State.ANSWERED.value]
-    by_queue: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    for row in rows:
-        place = (CHECK, QUALITY_QUEUE) if row.state == State.ANSWERED.value else (DECIDE, row.lane)
-        by_queue[place].append(row)
-    for (task, queue), some in by_queue.items():
-        alone = [r.id for r in some if _is_suspect(r)]
-        together = [r.id for r in some if not _is_suspect(r)]
-        followers.messages += outbox.write(connection, task, queue, together, now)
-        for one in alone:
-            followers.messages += outbox.write(connection, task, queue, [one], now)
-    for chunk in chunks([r.id for r in rows]):
-        statement = update(DECISIONS).where(DECISIONS.c.id.in_(chunk))
-        connection.execute(statement.values(published_at=now))
-    for chunk in chunks(checks):
-        again = update(DECISIONS).where(
-            DECISIONS.c.id.in_(chunk), DECISIONS.c.state == State.ANSWERED.value,
-            DECISIONS.c.deliveries == 0,
-        )  # fmt: skip
-        connection.execute(again.values(deliveries=ASKED_AGAIN))
-
-
-def _is_suspect(row: Any) -> bool:
-    if row.state == State.ANSWERED.value:
-        return bool(row.deliveries > ASKED_AGAIN)
-    return bool(row.state == State.RUNNING.value)
-
-
-def begin_checks(
-    engine: Engine, ids: Sequence[str], limit: int, now: int
-) -> tuple[set[str], Followers]:
-    """Count checks that were asked for again; those of ``ids`` that may go on, and what follows.
-
-    A decision whose check began ``limit`` times without an outcome ends: its answer may have
-    killed each checker.
-    """
-    followers = Followers()
-    with writing(engine) as connection:
-        rows = answered_rows(connection, ids)
-        poison = [r for r in rows.values() if r.deliveries >= limit + ASKED_AGAIN]
-        reason = f"its check began {limit} times without an outcome; its checkers may have died"
-        endings = [(r, ending_without(r, reason, Status.DEAD)) for r in poison]
-        settle(connection, endings, followers, now)
-        going_on = rows.keys() - {r.id for r in poison}
-        begun = update(DECISIONS).where(DECISIONS.c.id.in_(going_on), DECISIONS.c.deliveries > 0)
-        connection.execute(begun.values(deliveries=DECISIONS.c.deliveries + 1))
-    return going_on, followers
 
 
 def find_settled(engine: Engine, ids: Iterable[str]) -> list[Settled]:

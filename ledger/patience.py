@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -47,6 +48,8 @@ def patiently(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
 
 def passes(error: BaseException) -> bool:
     """Whether an error of the ledger may mend itself."""
+    if isinstance(error, PoolTimeout):
+        return True
     if not isinstance(error, DBAPIError):
         return False
     if any(word in str(error.orig) for word in MISTAKES):

@@ -34,6 +34,8 @@ class Verdict(StrEnum):
     WELL = "well"
     OUTAGE = "outage"
     QUOTA = "quota"
+    AWAY = "away"
+    """It wants to be left alone for long: ``pause_s``."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,18 @@ def admit(
 ) -> Admission:
     """Ask for one call. ``slot_at`` is the slot that an earlier admission kept for it."""
     row = _row(connection, name)
-    if row.open_until is not None:
-        return _while_open(connection, row, now)
+    if row.open_until is not None and now < row.open_until:
+        return Admission(open_until=row.open_until, reason=_closed(row, now))
     if now < row.paused_until:
-        return Admission(again_at=row.paused_until, slot_at=slot_at, reason=f"{name} asked to wait")
-    if policy.requests_per_minute is None or (slot_at is not None and slot_at <= now):
+        return Admission(again_at=row.paused_until, reason=f"{name} asked to wait")
+    if row.open_until is not None:
+        return _try_again(connection, row, now)
+    if policy.requests_per_minute is None:
         return Admission()
     interval = int(60 * SECOND / policy.requests_per_minute)
+    # A slot that was missed by long is void: many of them would all be taken at once.
+    if slot_at is not None and 0 <= now - slot_at <= max(10 * SECOND, policy.burst * interval):
+        return Admission()
     # Up to `burst` slots that nobody took lie ready behind the clock.
     slot = max(row.next_slot_at, now - (policy.burst - 1) * interval)
     _set(connection, name, next_slot_at=slot + interval)
@@ -102,8 +109,9 @@ def note(connection: Connection, health: Health, now: int) -> None:
     """Book what a finished call says of its provider."""
     row = _row(connection, health.provider)
     if health.pause_s > 0:
-        until = now + int(health.pause_s * SECOND)
-        _set(connection, health.provider, paused_until=max(row.paused_until, until))
+        until = max(row.paused_until, now + int(health.pause_s * SECOND))
+        _set(connection, health.provider, paused_until=until,
+             next_slot_at=max(row.next_slot_at, until))  # fmt: skip
     if health.verdict is Verdict.WELL:
         if row.failures or row.open_until is not None:
             _set(connection, health.provider, failures=0, openings=0, open_until=None,
@@ -113,6 +121,8 @@ def note(connection: Connection, health: Health, now: int) -> None:
     probed = row.open_until is not None and row.open_until <= now
     if health.verdict is Verdict.QUOTA:
         cooldown = health.policy.quota_cooldown_s
+    elif health.verdict is Verdict.AWAY:
+        cooldown = min(health.pause_s, health.policy.quota_cooldown_s)
     elif probed or (row.open_until is None and failures >= health.policy.failures_to_open):
         doubled = health.policy.cooldown_s * 2.0 ** min(row.openings, 30)
         cooldown = min(doubled, health.policy.longest_cooldown_s)
@@ -147,9 +157,8 @@ def states(engine: Engine, catalog: Catalog, now: int) -> list[ProviderState]:
     return [_state(name, rows.get(name), now) for name in sorted(n for n in names if n)]
 
 
-def _while_open(connection: Connection, row: Any, now: int) -> Admission:
-    if now < row.open_until:
-        return Admission(open_until=row.open_until, reason=_closed(row, now))
+def _try_again(connection: Connection, row: Any, now: int) -> Admission:
+    """Its time is over: one call finds out whether the provider is back."""
     if row.probe_until is not None and now < row.probe_until:
         reason = f"{row.name} is being tried again"
         return Admission(again_at=now + PROBE_WAIT_US, reason=reason)

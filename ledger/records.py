@@ -83,8 +83,17 @@ class Tried:
     unknown_charge_micros: int | None = None
     attempt_id: str | None = None
     """The intent that was written before the call, where it is paid."""
+    climb_to: tuple[int, str] | None = None
+    """The next hop and its lane, where one may be taken after a failure."""
     lower: Plan | None = None
     """Where it goes if this failed, no lane is left and no answer is there; see ``Refusal``."""
+
+    def __post_init__(self) -> None:
+        """Make what a model or a provider said such that every database takes it."""
+        for name in ("raw", "error", "label"):
+            text = getattr(self, name)
+            if text:
+                object.__setattr__(self, name, storable(text))
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,11 @@ def decision_row(run_id: str, planned: Planned, now: int) -> dict[str, Any]:
         "created_at": now,
         "queued_at": now,
     }
+
+
+def storable(text: str) -> str:
+    """Text that every database takes: no lone surrogates and no NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def prefix_id(text: str) -> str:

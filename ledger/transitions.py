@@ -232,9 +232,24 @@ def settle(
             for row, e in ((row, _as_held(row, ending)) for row, ending in endings)
         ],
     )
+    _end_critics(connection, [row.critic_id for row, _ in endings if row.critic_id], now)
     followers.settled += [(row.run_id, row.id) for row, _ in endings]
     parents = [row.parent_id for row, _ in endings if row.parent_id]
     followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, parents, now)
+
+
+def _end_critics(connection: Connection, ids: Sequence[str], now: int) -> None:
+    """Nobody asks a critic any more whose question is settled."""
+    for chunk in chunks(ids):
+        open_ones = DECISIONS.c.id.in_(chunk) & (DECISIONS.c.state != State.SETTLED.value)
+        connection.execute(
+            update(DECISIONS)
+            .where(open_ones)
+            .values(
+                state=State.SETTLED.value, lease_token=None, lease_until=None, settled_at=now,
+                status=Status.CANCELLED.value, answer="", reason="what it was to judge is settled",
+            )
+        )  # fmt: skip
 
 
 def _as_held(row: Any, ending: Settlement) -> Settlement:
@@ -255,8 +270,9 @@ def refuse(
         ending = best_ending(connection, row, refusal.reason)
         settle(connection, [(row, replace(ending, status=refusal.status))], followers, now)
     elif refusal.lower is not None:
-        held = {"plan": refusal.lower.model_dump_json(), "held_status": refusal.status.value,
-                "held_reason": refusal.reason}  # fmt: skip
+        held = {"plan": refusal.lower.model_dump_json()}
+        if row.held_status is None:  # the first refusal says why it went down
+            held |= {"held_status": refusal.status.value, "held_reason": refusal.reason}
         connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**held))
         lane = refusal.lower.lanes[row.hop + 1]
         climb(connection, [(row.id, row.hop + 1, lane)], followers, now)
@@ -328,43 +344,28 @@ def ask_critic(
     submission = insert_new(connection, row.run_id, [critic], rows, now)
     followers.messages += submission.messages
     statement = update(DECISIONS).where(DECISIONS.c.id == row.id)
-    connection.execute(statement.values(critic_id=submission.ids[0], published_at=now))
+    connection.execute(
+        statement.values(critic_id=submission.ids[0], published_at=now, deliveries=0)
+    )
 
 
 def after_error(
     connection: Connection, row: Any, tried: Tried, followers: Followers, now: int
 ) -> None:
-    lanes = Plan.model_validate_json(row.plan).lanes
+    """The same lane later, the next lane, or an end; what the attempt cost is added."""
     values: dict[str, Any] = {
-        "state": State.QUEUED.value,
-        "lease_token": None,
-        "lease_until": None,
-        "deliveries": 0,
         "tries": row.tries + 1,
         "cost_micros": row.cost_micros + tried.cost_micros,
-        "queued_at": now,
+        "slot_at": None,
     }
     if tried.again_at is not None:
-        values["not_before"] = tried.again_at
-    elif row.hop + 1 < len(lanes):
-        lane = lanes[row.hop + 1]
-        values |= {"hop": row.hop + 1, "lane": lane, "tries": 0, "climbs": row.climbs + 1,
-                   "published_at": now, "slot_at": None}  # fmt: skip
-        followers.messages += outbox.write(connection, DECIDE, lane, [row.id], now)
-    else:
-        _settle_after_error(connection, row, tried, followers, now)
-        return
+        values |= {"state": State.QUEUED.value, "lease_token": None, "lease_until": None,
+                   "deliveries": 0, "queued_at": now, "not_before": tried.again_at}  # fmt: skip
     connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**values))
-
-
-def _settle_after_error(
-    connection: Connection, row: Any, tried: Tried, followers: Followers, now: int
-) -> None:
-    cost = {"cost_micros": row.cost_micros + tried.cost_micros, "tries": row.tries + 1}
-    connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**cost))
-    reason = f"{row.lane} failed: {tried.error}"
-    refusal = Refusal(row.id, Status.DEGRADED, reason, lower=tried.lower)
-    refuse(connection, row, refusal, followers, now)
+    if tried.again_at is None:
+        reason = f"{row.lane} failed: {tried.error}"
+        refusal = Refusal(row.id, Status.DEGRADED, reason, tried.climb_to, tried.lower)
+        refuse(connection, row, refusal, followers, now)
 
 
 def best_ending(connection: Connection, row: Any, reason: str) -> Settlement:

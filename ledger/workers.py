@@ -65,6 +65,13 @@ def ready_workers(settings: Settings) -> set[str]:
         engine.dispose()
 
 
+def served_lanes(engine: Engine, since: int) -> set[str]:
+    """Lanes of workers that were heard of after ``since``."""
+    query = select(WORKERS.c.lane).where(WORKERS.c.heartbeat_at > since).distinct()
+    with reading(engine) as connection:
+        return set(connection.execute(query).scalars())
+
+
 def hold_office(engine: Engine, office: str, holder: str, lease_us: int) -> bool:
     """Take or keep an office for ``lease_us``; false while another holds it."""
     moment = now()

@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from config.errors import StackError
+from config.errors import InputError, StackError
 from config.load import AbsentLane
 from config.queues import make_app, send
 from config.settings import Settings
@@ -85,7 +85,7 @@ class Client:
             return []
         closed = patiently(closed_lanes, self._engine, self._catalog, now())
         planned = [self._plan(decision, closed) for decision in decisions]
-        submission = patiently(lifecycle.submit, self._engine, self._run.id, planned, now())
+        submission = patiently(lambda: lifecycle.submit(self._engine, self._run.id, planned, now()))
         try:
             outbox.publish(self._engine, submission.messages, lambda m: send(self._app, m))
         except (OperationalError, OSError) as error:
@@ -173,8 +173,11 @@ class Client:
         catalog, absent = self._catalog, self._settings.absent_lanes
         if closed and len(closed) < len(catalog.lanes):
             open_lanes = {n: lane for n, lane in catalog.lanes.items() if n not in closed}
-            catalog = catalog.model_copy(update={"lanes": open_lanes})
-            absent = (*absent, *closed.values())
+            narrowed = catalog.model_copy(update={"lanes": open_lanes})
+            try:
+                return Planned(decision, plan(decision, narrowed, (*absent, *closed.values())))
+            except InputError:
+                pass  # nothing else may answer it; it waits for the provider
         return Planned(decision, plan(decision, catalog, absent))
 
     def _give_up(self, deadline: float | None, count: int) -> None:

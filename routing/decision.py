@@ -178,6 +178,14 @@ class Decision(Value):
     fallback: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
     expected: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
 
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        texts = (self.kind, self.prompt, self.key, self.system, self.template, self.agent_id,
+                 self.fallback, self.expected)  # fmt: skip
+        if any(text and "\0" in text for text in texts):
+            raise ValueError("a decision may hold no NUL character")
+        return self
+
 
 class Hop(Value):
     """One lane of a plan and why it is there."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 60.0
+LONGEST_WISH_S = 120.0
+"""A provider that wants to be left alone for longer is away: other lanes answer."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ def after_failure(
 ) -> RetryDecision:
     """What follows the ``tries``-th failed try of a lane.
 
-    Exponential backoff with full jitter (Brooker 2015, "Exponential Backoff And Jitter"), never
+    Exponential backoff with equal jitter (Brooker 2015, "Exponential Backoff And Jitter"), never
     sooner than the provider asked for.
     """
-    if not retryable or tries >= max_tries:
+    away = retry_after_s is not None and retry_after_s > LONGEST_WISH_S
+    if not retryable or away or tries >= max_tries:
         return RetryDecision(again=False)
     ceiling = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (tries - 1))
     delay = rng.uniform(ceiling / 2, ceiling)

@@ -77,11 +77,15 @@ class Answerer:
         token = new_id()
         lease_us = int(self._settings.lease_s * SECOND)
         # Asked before it is claimed: a claim that waits beside poison would be counted as well.
-        suspect = len(ids) == 1 and patiently(lifecycle.is_suspect, self._engine, ids[0])
+        suspect = len(ids) == 1 and patiently(
+            lifecycle.is_suspect, self._engine, ids[0], self._clock()
+        )
         with self._solitude.alone() if suspect else self._solitude.company():
             claimed = patiently(
-                lifecycle.claim,
-                self._engine, self._lane, ids, token=token, now=self._clock(), lease_us=lease_us,
+                lambda: lifecycle.claim(
+                    self._engine, self._lane, ids, token=token, now=self._clock(),
+                    lease_us=lease_us,
+                )
             )  # fmt: skip
             with self._leases.keeping(token):
                 self._answer(token, claimed)
@@ -157,7 +161,7 @@ class Answerer:
     def _record(self, token: str, tried: list[Tried]) -> None:
         if tried:
             self._publisher.publish(
-                patiently(lifecycle.record, self._engine, token, tried, self._clock())
+                patiently(lambda: lifecycle.record(self._engine, token, tried, self._clock()))
             )
 
 

@@ -14,7 +14,7 @@ from routing.decision import ChoiceOutput
 from workers.backends.base import Backend, Completion, Request
 from workers.backends.factory import open_backend
 from workers.corrections import Finding, Form, find
-from workers.tasks import _fingerprint as served_fingerprint
+from workers.tasks import lane_fingerprint as served_fingerprint
 
 Told = Callable[[int, int], None]
 """Hears how many of how many questions are answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from sqlalchemy import Engine
@@ -9,7 +10,7 @@ from sqlalchemy import Engine
 from config.catalog import Catalog
 from config.load import AbsentLane
 from config.settings import Settings
-from ledger import cache, lifecycle
+from ledger import cache, lifecycle, sweeping
 from ledger.answers import Answered, find_answered
 from ledger.cache import Cached
 from ledger.clock import Clock
@@ -23,6 +24,9 @@ from routing.policy import next_hop, plan
 from routing.quality import Answer, Verdict, check
 from workers.answering import may_cache, scoped_key
 from workers.publishing import Publisher
+
+LONGEST_SHOWN = 50_000
+"""Characters of an answer that a critic is shown."""
 
 
 class Checker:
@@ -54,7 +58,7 @@ class Checker:
     def _without_poison(self, ready: Sequence[Answered]) -> list[Answered]:
         ids = [a.id for a in ready]
         going_on, followers = patiently(
-            lifecycle.begin_checks, self._engine, ids, self._max_deliveries, self._clock()
+            sweeping.begin_checks, self._engine, ids, self._max_deliveries, self._clock()
         )
         self._publisher.publish(followers)
         return [a for a in ready if a.id in going_on]
@@ -99,7 +103,8 @@ class Checker:
 
     def _critic(self, answered: Answered, answer: str) -> Planned:
         asked = answered.decision
-        question = critic_question(asked, answer, f"{asked.key}.critic.{answered.hop}")
+        name = hashlib.sha256(asked.key.encode()).hexdigest()[:32]
+        question = critic_question(asked, answer[:LONGEST_SHOWN], f"critic.{name}.{answered.hop}")
         question = question.model_copy(update={"fallback": NO})
         whole = plan(question, self._catalog, self._absent)
         first = whole.model_copy(update={"hops": whole.hops[:1]})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ledger import lifecycle
 from ledger.clock import SECOND, Clock
@@ -54,5 +54,5 @@ class LeaseKeeper:
             for token in tokens:
                 try:
                     lifecycle.renew(self._engine, token, now=self._clock(), lease_us=self._lease_us)
-                except DBAPIError as error:
-                    log.warning("lease %s not renewed: %s", token, error.orig)
+                except SQLAlchemyError as error:
+                    log.warning("lease %s not renewed: %s", token, error)

@@ -19,6 +19,7 @@ from ledger.records import Claimed, Tried, plan_of
 from ledger.transitions import Refusal
 from routing.decision import Status
 from routing.policy import next_hop
+from routing.retries import LONGEST_WISH_S
 from workers.backends.base import Completion, Request
 from workers.publishing import Publisher
 from workers.questions import Questions
@@ -62,7 +63,7 @@ class Payer:
             claimed,
             repeats=self._lane.repeat_unknown_charges,
             max_attempts=self._lane.max_attempts,
-            lower=self._questions.lower,
+            lost_call=self._questions.lost_call,
             now=self._clock(),
         )
         self._publisher.publish(followers)
@@ -82,7 +83,7 @@ class Payer:
     def _call(self, token: str, claimed: Claimed) -> None:
         request = self._questions.request(claimed)
         intended = self._intended(claimed, request)
-        begun = patiently(begin, self._engine, token, intended, self._clock())
+        begun = patiently(lambda: begin(self._engine, token, intended, self._clock()))
         if begun.attempt_id is None:
             self._move_on(token, claimed, begun)
             return
@@ -110,13 +111,15 @@ class Payer:
     def _health(self, error: BackendError | None) -> tuple[Health, ...]:
         if self._provider is None or self._policy is None:
             return ()
+        if error is not None and error.ours:
+            return ()
         if error is None:
             return (Health(self._provider, self._policy, Verdict.WELL),)
-        verdict = Verdict.QUOTA if error.quota else Verdict.OUTAGE
-        if not error.quota and (not error.outage or error.retry_after_s is not None):
-            verdict = Verdict.WELL  # it answered, if only to say no, or when to come again
-        pause = error.retry_after_s or 0.0
-        return (Health(self._provider, self._policy, verdict, str(error), pause),)
+        wish = error.retry_after_s or 0.0
+        if wish > LONGEST_WISH_S:
+            return (Health(self._provider, self._policy, Verdict.AWAY, str(error), wish),)
+        verdict = Verdict.QUOTA if error.quota else Verdict.OUTAGE if error.outage else Verdict.WELL
+        return (Health(self._provider, self._policy, verdict, str(error), wish),)
 
     def _move_on(self, token: str, claimed: Claimed, begun: Begun) -> None:
         if begun.again_at is not None:
@@ -133,14 +136,15 @@ class Payer:
         whole = plan_of(claimed)
         privacy = claimed.decision.preferences.privacy
         hop = next_hop(whole.lanes, claimed.hop, self._catalog, privacy, self._closed(begun))
-        soon = begun.open_until is not None and begun.open_until - self._clock() < LONGEST_WAIT_US
+        opens = begun.open_until
+        soon = opens is not None and opens - claimed.queued_at < LONGEST_WAIT_US
         return Refusal(
             id=claimed.id,
             status=Status.BUDGET if begun.budget is not None else Status.DEGRADED,
             reason=begun.budget or begun.breaker or "",
             climb_to=None if hop is None else (hop, whole.lanes[hop]),
             lower=self._questions.lower(claimed),
-            again_at=begun.open_until if soon else None,
+            again_at=opens if soon else None,
         )
 
     def _closed(self, begun: Begun) -> set[str]:

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from config.catalog import Catalog, Sampling
 from config.errors import BackendError
 from ledger.calibrations import Calibrations
+from ledger.calls import LOST
 from ledger.clock import SECOND, Clock
 from ledger.records import Claimed, Tried, plan_of
 from routing.adapters import adapter_of
 from routing.decision import ChoiceOutput, Decision, Plan
-from routing.policy import lower_plan
+from routing.policy import lower_plan, next_hop
 from routing.retries import after_failure
 from workers.backends.base import Backend, Completion, Request, log_bug
 
@@ -65,9 +66,18 @@ class Questions:
                 missing.discard(completion.id)
                 yield completion
         except Exception as error:  # a fault of ours must not hold decisions until leases end
+            known = isinstance(error, BackendError)
             fault = error if isinstance(error, BackendError) else log_bug(self._lane, error)
-            for request_id in sorted(missing):
-                yield Completion(id=request_id, error=fault)
+        else:
+            known, fault = False, BackendError("the backend gave no answer")
+        for request in (r for r in requests if r.id in missing):
+            yield Completion(id=request.id, error=fault if known else self._charged(request, fault))
+
+    def _charged(self, request: Request, fault: BackendError) -> BackendError:
+        """A fault of which nobody knows whether the call was made: on a paid lane it may have
+        been."""
+        most = self._backend.most_micros(request) if self._catalog.is_paid(self._lane) else 0
+        return BackendError(str(fault), unknown_charge_micros=most or None, ours=True)
 
     def tried(
         self, claimed: Claimed, completion: Completion, begun: int, attempt_id: str | None = None
@@ -76,6 +86,7 @@ class Questions:
         error = completion.error
         again_at = None if error is None else self._again_at(claimed, error)
         ends = error is not None and again_at is None
+        climb_to = self.next_lane(claimed) if ends else None
         label, calibrated = self._calibrated(claimed.decision, completion)
         return Tried(
             id=claimed.id,
@@ -97,8 +108,24 @@ class Questions:
             again_at=again_at,
             unknown_charge_micros=None if error is None else error.unknown_charge_micros,
             attempt_id=attempt_id,
-            lower=self.lower(claimed) if ends else None,
+            climb_to=climb_to,
+            lower=self.lower(claimed) if ends and climb_to is None else None,
         )
+
+    def lost_call(self, claimed: Claimed) -> Tried:
+        """A call whose worker was lost, as a failure that is not repeated on this lane."""
+        climb_to = self.next_lane(claimed)
+        return Tried(
+            claimed.id, self.model, self.fingerprint, error=LOST, climb_to=climb_to,
+            lower=self.lower(claimed) if climb_to is None else None,
+        )  # fmt: skip
+
+    def next_lane(self, claimed: Claimed) -> tuple[int, str] | None:
+        """The next hop of a decision's plan that may still be taken, with its lane."""
+        lanes = plan_of(claimed).lanes
+        privacy = claimed.decision.preferences.privacy
+        hop = next_hop(lanes, claimed.hop, self._catalog, privacy)
+        return None if hop is None else (hop, lanes[hop])
 
     def lower(self, claimed: Claimed) -> Plan | None:
         """A decision's plan with a free lane that it has not tried, for when it has no other."""

@@ -10,16 +10,17 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
-from ledger import calls, lifecycle, outbox
+from ledger import calls, outbox, sweeping
 from ledger.clock import SECOND, Clock
 from ledger.transitions import Followers
-from ledger.workers import hold_office, leave_office
+from ledger.workers import hold_office, leave_office, served_lanes
 from workers.publishing import Publisher
 
 log = logging.getLogger(__name__)
 
 OFFICE = "steward"
 ROUND_S = 1.0
+LOOK_AT_LANES_US = 30 * SECOND
 RELAYS = 20
 """Times a hundred messages in one round."""
 UNSENT_AFTER_US = 3 * SECOND
@@ -46,24 +47,56 @@ class Steward:
         # A call of a decision that was cancelled or has expired may still bring its price.
         longest = max((m.timeout_s for m in settings.catalog.models.values()), default=0.0)
         self._grace_us = int((longest + settings.lease_s) * SECOND)
+        self._unserved: dict[str, int] = {}
+        self._look_at_lanes = 0
 
     def round(self) -> bool:
-        """Sweep once if the office is ours; tells whether it was."""
+        """Sweep once if the office is ours; tells whether it was.
+
+        Each duty is done whatever becomes of the others: one bad row must not stop them all.
+        """
         lease_us = int(self._settings.leader_lease_s * SECOND)
         if not hold_office(self._engine, OFFICE, self._holder, lease_us):
+            self._unserved.clear()
             return False
         now = self._clock()
-        self._relay(now)
-        stale_before = now - int(self._settings.stale_after_s * SECOND)
-        self._publisher.publish(
-            lifecycle.republish(self._engine, now=now, stale_before=stale_before)
-        )
-        self._publisher.publish(lifecycle.expire(self._engine, now))
-        calls.close_orphans(self._engine, now=now, grace_us=self._grace_us)
+        for duty in (self._relay, self._revive, self._expire, self._book, self._strand):
+            try:
+                duty(now)
+            except Exception as error:
+                log.warning("a duty of the steward failed: %s: %s", type(error).__name__, error)
         return True
 
+    def _revive(self, now: int) -> None:
+        stale_before = now - int(self._settings.stale_after_s * SECOND)
+        self._publisher.publish(
+            sweeping.republish(self._engine, now=now, stale_before=stale_before)
+        )
+
+    def _expire(self, now: int) -> None:
+        self._publisher.publish(sweeping.expire(self._engine, now))
+
+    def _book(self, now: int) -> None:
+        calls.close_orphans(self._engine, now=now, grace_us=self._grace_us)
+
+    def _strand(self, now: int) -> None:
+        """Move decisions on from lanes that have had no worker for as long as this steward saw.
+
+        Workers that are only about to start, with a stack or a model, are waited for.
+        """
+        if now < self._look_at_lanes:
+            return
+        self._look_at_lanes = now + LOOK_AT_LANES_US
+        patience = int(self._settings.unserved_after_s * SECOND)
+        served = served_lanes(self._engine, now - LOOK_AT_LANES_US)
+        empty = sweeping.waiting_lanes(self._engine) - served
+        self._unserved = {lane: self._unserved.get(lane, now) for lane in empty}
+        for lane, since in self._unserved.items():
+            if now - since > patience:
+                self._publisher.publish(sweeping.strand(self._engine, lane, served, now))
+
     def _relay(self, now: int) -> None:
-        """Send what was left unsent, but no longer than the office is safely ours."""
+        """Send what was left unsent, as long as the broker takes it."""
         for _ in range(RELAYS):
             orphans = outbox.unsent(self._engine, now - UNSENT_AFTER_US)
             if not orphans:
@@ -105,5 +138,5 @@ class StewardStep(bootsteps.StartStopStep):
             return
         try:
             self.steward.round()
-        except DBAPIError as error:
-            log.warning("steward's round failed: %s", error.orig)
+        except Exception:  # one bad row must not end all rounds
+            log.exception("the steward's round failed")

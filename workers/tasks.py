@@ -60,7 +60,7 @@ class Office:
                 lane,
                 engine=self.engine(),
                 backend=open_backend(self._settings, lane),
-                fingerprint=_fingerprint(self._settings, model),
+                fingerprint=lane_fingerprint(self._settings, model),
                 publisher=self.publisher(),
                 clock=now,
             )
@@ -83,7 +83,7 @@ class Office:
             self._engine.dispose()
 
 
-def _fingerprint(settings: Settings, model_name: str) -> str:
+def lane_fingerprint(settings: Settings, model_name: str) -> str:
     """What an answer depends on beside its question: the weights, or a service's model."""
     model = settings.catalog.models[model_name]
     if model.weights is None or model.backend not in IN_PROCESS:

@@ -114,7 +114,7 @@ def lose(desk: Desk, *, repeats: bool, max_attempts: int = 3) -> tuple[list[Clai
         [again],
         repeats=repeats,
         max_attempts=max_attempts,
-        lower=lambda _: None,
+        lost_call=lambda c: Tried(c.id, "", "", error="lost", climb_to=(1, "tier4")),
         now=21 + LEASE_US,
     )
     return going_on, first
@@ -222,7 +222,7 @@ def test_a_failure_without_any_answer_or_lane_left_goes_to_a_lower_lane(desk: De
     plan = LOWER.model_copy(update={"hops": (*LOWER.hops[:1], Hop(lane="tier4", reason="r"))})
     desk.claim("t", 10)
     first = desk.begin("t", 11).attempt_id or ""
-    desk.record("t", first, 12, error="HTTP 402")
+    desk.record("t", first, 12, error="HTTP 402", climb_to=(1, "tier4"))
     desk.claim("u", 20, lane="tier4")
     second = desk.begin("u", 21).attempt_id or ""
     lower = plan.model_copy(update={"hops": (*plan.hops, LOWER.hops[1])})
@@ -230,3 +230,24 @@ def test_a_failure_without_any_answer_or_lane_left_goes_to_a_lower_lane(desk: De
     row = desk.row
     assert (row["lane"], row["state"], row["held_status"]) == ("tier1", "queued", "degraded")
     assert row["held_reason"] == "tier4 failed: HTTP 500"
+
+
+def test_an_intent_whose_answer_was_lost_is_the_same_intent(desk: Desk) -> None:
+    desk.claim("t", 10)
+    first, again = desk.begin("t", 11), desk.begin("t", 12)
+    assert first == again
+    assert desk.budget == (0, 40, 1)
+
+
+def test_a_refusal_that_comes_late_gives_everything_back(desk: Desk) -> None:
+    _, first = lose(desk, repeats=True)
+    desk.record("t", first, 40 + LEASE_US, error="HTTP 529")
+    assert desk.attempts == [(1, "failed", 0, 0)]
+    assert desk.budget == (0, 0, 0)
+
+
+def test_what_no_database_takes_is_replaced(desk: Desk) -> None:
+    desk.claim("t", 10)
+    first = desk.begin("t", 11).attempt_id or ""
+    desk.record("t", first, 12, error="said \ud800 and \0", unknown_charge_micros=40)
+    assert rows(desk.engine, "attempt")[0]["error"] == "said ? and \ufffd"

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from config.settings import Settings
-from ledger import lifecycle, outbox
+from ledger import lifecycle, outbox, sweeping
 from ledger.database import migrate, open_ledger, reading
 from ledger.outbox import CHECK, DECIDE
 from ledger.records import Planned, StoredVerdict, Tried
@@ -149,7 +149,7 @@ def test_what_was_lost_with_its_worker_is_only_taken_alone(engine: Engine, run_i
     later = 21 + LEASE
     assert claim(engine, ids, "batch", now=later) == ids[2:]
     assert claim(engine, ids[:1], "alone", now=later) == ids[:1]
-    found = lifecycle.republish(engine, now=later, stale_before=later)
+    found = sweeping.republish(engine, now=later, stale_before=later)
     assert [m.ids for m in found.messages] == [(ids[1],)]
 
 
@@ -221,18 +221,19 @@ def test_a_failure_waits_for_its_time_and_is_then_published(engine: Engine, run_
     failure = Tried(ids[0], "m", "f", error="overloaded", again_at=500)
     assert lifecycle.record(engine, "t", [failure], now=30).messages == []
     assert claim(engine, ids, "u", now=499) == []
-    early = lifecycle.republish(engine, now=499, stale_before=0)
+    early = sweeping.republish(engine, now=499, stale_before=0)
     assert early.messages == []
-    due = lifecycle.republish(engine, now=501, stale_before=0)
+    due = sweeping.republish(engine, now=501, stale_before=0)
     assert [(m.queue, m.ids) for m in due.messages] == [("tier1", (ids[0],))]
-    assert lifecycle.republish(engine, now=502, stale_before=0).messages == []
+    assert sweeping.republish(engine, now=502, stale_before=0).messages == []
     assert claim(engine, ids, "u", now=502) == ids
 
 
 def test_a_lane_that_gives_up_hands_on_to_the_next(engine: Engine, run_id: str) -> None:
     ids = submit(engine, run_id, "a")
     claim(engine, ids, "t", now=20)
-    followers = lifecycle.record(engine, "t", [Tried(ids[0], "m", "f", error="broken")], now=30)
+    broken = Tried(ids[0], "m", "f", error="broken", climb_to=(1, "tier2"))
+    followers = lifecycle.record(engine, "t", [broken], now=30)
     assert [(m.task, m.queue) for m in followers.messages] == [(DECIDE, "tier2")]
 
 
@@ -243,9 +244,10 @@ def test_a_plan_of_failures_ends_dead_or_with_the_askers_fallback(
     engine: Engine, run_id: str, fallback: str | None, status: Status, text: str
 ) -> None:
     ids = submit(engine, run_id, "a", fallback=fallback)
-    for lane, token in (("tier1", "t"), ("tier2", "u")):
+    for lane, token, onward in (("tier1", "t", (1, "tier2")), ("tier2", "u", None)):
         claim(engine, ids, token, now=20, lane=lane)
-        lifecycle.record(engine, token, [Tried(ids[0], "m", "f", error="broken")], now=30)
+        broken = Tried(ids[0], "m", "f", error="broken", climb_to=onward)
+        lifecycle.record(engine, token, [broken], now=30)
     settled = lifecycle.find_settled(engine, ids)[0]
     assert (settled.status, settled.answer) == (status, text)
     assert "broken" in settled.reason
@@ -256,7 +258,7 @@ def test_lost_work_is_published_again_once_it_is_stale(engine: Engine, run_id: s
     claim(engine, ids[:1], "t", now=20)
     claim(engine, ids[1:2], "t2", now=20)
     lifecycle.record(engine, "t2", [answer(ids[1])], now=21)
-    found = lifecycle.republish(engine, now=5_000, stale_before=4_000)
+    found = sweeping.republish(engine, now=5_000, stale_before=4_000)
     assert [m.ids for m in found.messages].count((ids[2],)) == 1
     assert {(m.task, m.queue): set(m.ids) for m in found.messages} == {
         (DECIDE, "tier1"): {ids[0]},
@@ -268,8 +270,8 @@ def test_a_decision_past_its_deadline_expires_with_its_fallback(
     engine: Engine, run_id: str
 ) -> None:
     ids = submit(engine, run_id, "a", fallback="B", deadline_s=1)
-    assert lifecycle.expire(engine, now=1_000_000).settled == []
-    assert lifecycle.expire(engine, now=1_000_011).settled == [(run_id, ids[0])]
+    assert sweeping.expire(engine, now=1_000_000).settled == []
+    assert sweeping.expire(engine, now=1_000_011).settled == [(run_id, ids[0])]
     settled = lifecycle.find_settled(engine, ids)[0]
     assert (settled.status, settled.answer) == (Status.EXPIRED, "B")
 
@@ -295,14 +297,71 @@ def test_a_check_that_kills_its_worker_ends_alone_after_some_tries(
     claim(engine, [bad, good], "t", now=20)
     lifecycle.record(engine, "t", [answer(bad), answer(good)], now=30)
     for now in (100, 200, 300):  # nobody has come to it yet: one message each time
-        again = lifecycle.republish(engine, now=now, stale_before=now - 10).messages
+        again = sweeping.republish(engine, now=now, stale_before=now - 10).messages
         assert [m.ids for m in again] == [(bad, good)]
-    assert lifecycle.begin_checks(engine, [bad, good], 3, now=310)[0] == {bad, good}
-    alone = lifecycle.republish(engine, now=400, stale_before=390).messages
+    assert sweeping.begin_checks(engine, [bad, good], 3, now=310)[0] == {bad, good}
+    alone = sweeping.republish(engine, now=400, stale_before=390).messages
     assert [m.ids for m in alone] == [(bad,), (good,)]
-    assert [lifecycle.begin_checks(engine, [bad], 3, now=410)[0] for _ in range(2)] == [{bad}] * 2
-    going_on, ended = lifecycle.begin_checks(engine, [bad], 3, now=420)
+    assert [sweeping.begin_checks(engine, [bad], 3, now=410)[0] for _ in range(2)] == [{bad}] * 2
+    going_on, ended = sweeping.begin_checks(engine, [bad], 3, now=420)
     assert going_on == set()
     assert [decision for _, decision in ended.settled] == [bad]
     assert "its checkers may have died" in str(row(engine, bad)["reason"])
     assert row(engine, good)["state"] == "answered"
+
+
+def test_a_claim_whose_answer_was_lost_is_claimed_again_by_the_same(
+    engine: Engine, run_id: str
+) -> None:
+    ids = submit(engine, run_id, "a", "b")
+    for _ in range(2):
+        found = lifecycle.claim(engine, "tier1", ids, token="t", now=20, lease_us=LEASE)
+        assert [(c.id, c.deliveries) for c in found] == [(i, 1) for i in ids]
+    assert claim(engine, ids, "u", now=30) == []
+
+
+def test_decisions_of_a_lane_without_workers_move_on(engine: Engine, run_id: str) -> None:
+    ids = submit(engine, run_id, "a")
+    [message] = sweeping.strand(engine, "tier1", {"tier2"}, now=50).messages
+    assert (message.queue, message.ids) == ("tier2", (ids[0],))
+    ended = sweeping.strand(engine, "tier2", {"tier1"}, now=60)
+    assert [i for _, i in ended.settled] == ids
+    settled = lifecycle.find_settled(engine, ids)[0]
+    assert (settled.status, settled.reason) == (Status.DEAD, "no worker serves tier2")
+
+
+def test_only_a_decision_that_was_lost_with_its_worker_is_a_suspect(
+    engine: Engine, run_id: str
+) -> None:
+    ids = submit(engine, run_id, "a")
+    assert not lifecycle.is_suspect(engine, ids[0], now=10)
+    claim(engine, ids, "t", now=20)
+    assert not lifecycle.is_suspect(engine, ids[0], now=30)
+    assert lifecycle.is_suspect(engine, ids[0], now=21 + LEASE)
+
+
+def test_more_than_a_round_takes_does_not_starve(engine: Engine, run_id: str) -> None:
+    ids = submit(engine, run_id, *map(str, range(7)))
+    sent: list[str] = []
+    for now in (1_000, 1_100, 1_200):
+        found = sweeping.republish(engine, now=now, stale_before=now - 50, limit=3)
+        sent += [i for m in found.messages for i in m.ids]
+    assert set(sent) == set(ids)
+
+
+def test_who_waits_for_a_critic_is_not_asked_for_again(engine: Engine, run_id: str) -> None:
+    ids = submit(engine, run_id, "a")
+    claim(engine, ids, "t", now=20)
+    lifecycle.record(engine, "t", [answer(ids[0])], now=30)
+    lifecycle.rule(engine, [ruling(engine, ids[0], critic=planned("critic"))], now=40)
+    waiting = sweeping.republish(engine, now=1_000, stale_before=990).messages
+    assert [m.task for m in waiting] == [DECIDE]  # the critic itself
+
+
+def test_suspects_go_out_some_at_a_time(engine: Engine, run_id: str) -> None:
+    ids = submit(engine, run_id, *map(str, range(120)))
+    claim(engine, ids, "t", now=20)
+    lost = [sweeping.republish(engine, now=5_000 + i, stale_before=4_000).messages
+            for i in range(4)]  # fmt: skip
+    assert [len(messages) for messages in lost] == [50, 50, 20, 0]
+    assert all(len(m.ids) == 1 for messages in lost for m in messages)

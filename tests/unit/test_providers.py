@@ -117,3 +117,21 @@ def test_states_tell_open_and_half_open(engine: Engine) -> None:
     opened(engine)
     [row] = rows(engine, "provider")
     assert (row["failures"], row["openings"], row["reason"]) == (3, 1, "HTTP 500")
+
+
+def test_slots_that_were_missed_by_long_are_void(engine: Engine) -> None:
+    policy = POLICY.model_copy(update={"requests_per_minute": 60})
+    asked = [admit(engine, 100, policy) for _ in range(30)]
+    slots = [a.slot_at for a in asked if a.slot_at is not None]
+    granted = [admit(engine, 1000, policy, slot_at=slot).granted for slot in slots]
+    assert granted.count(True) == 1
+
+
+def test_a_pause_holds_for_the_try_after_a_cooldown_too(engine: Engine) -> None:
+    note(engine, Verdict.QUOTA, 10, pause_s=7200)
+    assert admit(engine, 3700).again_at == 7210 * SECOND
+
+
+def test_a_provider_that_wants_to_be_left_alone_for_long_is_away(engine: Engine) -> None:
+    note(engine, Verdict.AWAY, 10, pause_s=900)
+    assert admit(engine, 20).open_until == 910 * SECOND

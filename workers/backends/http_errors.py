@@ -19,6 +19,8 @@ BAD_KEY = re.compile(r"API_KEY_INVALID|API key not valid", re.IGNORECASE)
 SOON = re.compile(r"['\"]retryDelay['\"]: *['\"](\d+(?:\.\d+)?)s['\"]")
 """Gemini's own Retry-After, in seconds; it calls every rate limit a quota."""
 MOST_CHARS = 300
+LONGEST_WISH_S = 86_400.0
+"""No provider is left alone for longer than a day, whatever it says."""
 
 
 def refused(status: int, said: str, headers: Mapping[str, str]) -> BackendError:
@@ -90,5 +92,5 @@ def _wish(headers: Mapping[str, str], said: str) -> float | None:
         except ValueError:
             continue
         if 0 <= wish < float("inf"):
-            return wish
+            return min(wish, LONGEST_WISH_S)
     return None

@@ -1,0 +1,164 @@
+"""What the steward does to decisions: work that nobody is at, deadlines, lanes without workers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, exists, select, update
+
+from ledger import calls, outbox
+from ledger.database import reading, writing
+from ledger.outbox import CHECK, DECIDE
+from ledger.transitions import (
+    DECISIONS,
+    QUALITY_QUEUE,
+    Followers,
+    Refusal,
+    answered_rows,
+    chunks,
+    ending_without,
+    refuse,
+    settle,
+)
+from routing.decision import Plan, State, Status
+
+ALONE_A_ROUND = 50
+"""Messages of a single decision that a round sends; more would only lengthen the queue."""
+ASKED_AGAIN = 1
+"""``deliveries`` of an answer whose check was asked for again; from then on begun checks count."""
+
+
+def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
+    """Settle decisions past their deadline, whatever their state."""
+    followers = Followers()
+    query = (
+        select(*DECISIONS.c)
+        .where(DECISIONS.c.state != State.SETTLED.value, DECISIONS.c.deadline_at < now)
+        .limit(limit)
+    )
+    with reading(engine) as connection:
+        if not connection.execute(query.limit(1)).first():
+            return followers
+    with writing(engine) as connection:
+        rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+        endings = [(r, ending_without(r, "deadline passed", Status.EXPIRED)) for r in rows]
+        settle(connection, endings, followers, now)
+    return followers
+
+
+def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000) -> Followers:
+    """New messages for work that nobody is at: due, expired or unchecked for too long.
+
+    What was lost with its worker goes out one by one, see :func:`claim`; so does what a check began
+    with and did not end, see :func:`begin_checks`.
+    """
+    followers = Followers()
+    due = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
+    first_time = DECISIONS.c.published_at < DECISIONS.c.not_before
+    lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
+    # Who waits for a critic is told by the critic's settlement.
+    critics = DECISIONS.alias("critics")
+    waits = exists().where(
+        critics.c.id == DECISIONS.c.critic_id, critics.c.state != State.SETTLED.value
+    )
+    unchecked = (DECISIONS.c.state == State.ANSWERED.value) & ~waits
+    stale = DECISIONS.c.published_at < stale_before
+    columns = (DECISIONS.c.id, DECISIONS.c.lane, DECISIONS.c.state, DECISIONS.c.deliveries)
+    found = (due & (first_time | stale)) | (lost & stale) | (unchecked & stale)
+    query = (
+        select(*columns)
+        .where(found)
+        .order_by(DECISIONS.c.published_at, DECISIONS.c.id)
+        .limit(limit)
+    )
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    if rows:
+        with writing(engine) as connection:
+            _republish(connection, rows, followers, now)
+    return followers
+
+
+def _republish(connection: Connection, rows: Sequence[Any], followers: Followers, now: int) -> None:
+    together: dict[tuple[str, str], list[str]] = defaultdict(list)
+    alone: list[tuple[tuple[str, str], str]] = []
+    for row in rows:
+        checks = row.state == State.ANSWERED.value
+        place = (CHECK, QUALITY_QUEUE) if checks else (DECIDE, row.lane)
+        if _is_suspect(row):
+            alone.append((place, row.id))
+        else:
+            together[place].append(row.id)
+    for (task, queue), ids in together.items():
+        followers.messages += outbox.write(connection, task, queue, ids, now)
+    for (task, queue), one in alone[:ALONE_A_ROUND]:
+        followers.messages += outbox.write(connection, task, queue, [one], now)
+    sent = {i for m in followers.messages for i in m.ids}
+    for chunk in chunks(sorted(sent)):
+        statement = update(DECISIONS).where(DECISIONS.c.id.in_(chunk))
+        connection.execute(statement.values(published_at=now))
+        again = (DECISIONS.c.state == State.ANSWERED.value) & (DECISIONS.c.deliveries == 0)
+        connection.execute(statement.where(again).values(deliveries=ASKED_AGAIN))
+
+
+def _is_suspect(row: Any) -> bool:
+    if row.state == State.ANSWERED.value:
+        return bool(row.deliveries > ASKED_AGAIN)
+    return bool(row.state == State.RUNNING.value)
+
+
+def begin_checks(
+    engine: Engine, ids: Sequence[str], limit: int, now: int
+) -> tuple[set[str], Followers]:
+    """Count checks that were asked for again; those of ``ids`` that may go on, and what follows.
+
+    A decision whose check began ``limit`` times without an outcome ends: its answer may have
+    killed each checker.
+    """
+    followers = Followers()
+    with writing(engine) as connection:
+        rows = answered_rows(connection, ids)
+        poison = [r for r in rows.values() if r.deliveries >= limit + ASKED_AGAIN]
+        reason = f"its check began {limit} times without an outcome; its checkers may have died"
+        endings = [(r, ending_without(r, reason, Status.DEAD)) for r in poison]
+        settle(connection, endings, followers, now)
+        going_on = rows.keys() - {r.id for r in poison}
+        begun = update(DECISIONS).where(DECISIONS.c.id.in_(going_on), DECISIONS.c.deliveries > 0)
+        connection.execute(begun.values(deliveries=DECISIONS.c.deliveries + 1))
+    return going_on, followers
+
+
+def waiting_lanes(engine: Engine) -> set[str]:
+    """Lanes on which decisions are queued or running."""
+    states = (State.QUEUED.value, State.RUNNING.value)
+    query = select(DECISIONS.c.lane).where(DECISIONS.c.state.in_(states)).distinct()
+    with reading(engine) as connection:
+        return set(connection.execute(query).scalars())
+
+
+def strand(
+    engine: Engine, lane: str, served: Collection[str], now: int, limit: int = 200
+) -> Followers:
+    """Move decisions on from a lane that nobody serves any more.
+
+    To the next lane of their plan that is served; else they end with their best answer, or
+    without one. What a lost worker may have paid for is booked as an unknown charge.
+    """
+    followers = Followers()
+    lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
+    waits = (DECISIONS.c.state == State.QUEUED.value) | lost
+    query = select(*DECISIONS.c).where(DECISIONS.c.lane == lane, waits).order_by(DECISIONS.c.id)
+    with writing(engine) as connection:
+        rows = connection.execute(query.limit(limit).with_for_update()).all()
+        calls.give_up(connection, [row.id for row in rows])
+        for row in rows:
+            lanes = Plan.model_validate_json(row.plan).lanes
+            hops = (hop for hop in range(row.hop + 1, len(lanes)) if lanes[hop] in served)
+            hop = next(hops, None)
+            climb_to = None if hop is None else (hop, lanes[hop])
+            reason = f"no worker serves {lane}"
+            refusal = Refusal(row.id, Status.DEGRADED, reason, climb_to)
+            refuse(connection, row, refusal, followers, now)
+    return followers
