@@ -105,6 +105,8 @@ def owning(settings: Settings, waits: bool = True) -> Iterator[subprocess.Popen[
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # Tests that run under `nohup` would hand its deafness for SIGHUP on.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     assert process.stdout is not None
     try:
