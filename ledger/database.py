@@ -66,6 +66,11 @@ def open_ledger(settings: Settings) -> Engine:
         pool_recycle=1800,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
+            # A machine that is lost in mid-transaction must not block all others until TCP tells.
+            "options": "-c lock_timeout=15000 -c idle_in_transaction_session_timeout=30000",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
             "application_name": f"uptier {os.environ.get('UPTIER_WORKER_NAME', '')}".strip(),
         },
     )
