@@ -10,14 +10,8 @@ from sqlalchemy import Engine, and_, func, select
 
 from ledger.database import reading
 from ledger.records import asked
-from ledger.tables import TABLES
-from routing.decision import Decision, Plan, State, Status
-
-DECISIONS = TABLES.tables["decision"]
-ATTEMPTS = TABLES.tables["attempt"]
-PREFIXES = TABLES.tables["prefix"]
-
-GOOD = (Status.ACCEPTED.value, Status.CACHED.value, Status.DEGRADED.value)
+from ledger.transitions import ANSWERED_WELL, ATTEMPTS, DECISIONS, PREFIXES
+from routing.decision import Decision, Plan, State
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
             truncated=r.truncated,
             critic_id=r.critic_id,
             critic_settled=r.critic_state == State.SETTLED.value,
-            critic=r.critic_answer if r.critic_status in GOOD else None,
+            critic=r.critic_answer if r.critic_status in ANSWERED_WELL else None,
             deliveries=r.deliveries,
         )
         for r in rows

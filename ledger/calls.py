@@ -19,11 +19,9 @@ from ledger import budgets, providers
 from ledger.budgets import Bound
 from ledger.database import reading, writing
 from ledger.records import Claimed, Tried, attempt_row, attempt_values
-from ledger.tables import TABLES
-from ledger.transitions import DECISIONS, Followers, after_error, held_rows
+from ledger.transitions import ATTEMPTS, DECISIONS, Followers, after_error, held_rows
 from routing.decision import State
 
-ATTEMPTS = TABLES.tables["attempt"]
 INTENT = "intent"
 UNKNOWN = "unknown_charge"
 LATE = "late"

@@ -275,9 +275,7 @@ def refuse(
             held |= {"held_status": refusal.status.value, "held_reason": refusal.reason}
         connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**held))
         lane = refusal.lower.lanes[row.hop + 1]
-        climb(connection, [(row.id, row.hop + 1, lane)], followers, now)
-        same = {"climbs": row.climbs}  # it went down
-        connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**same))
+        climb(connection, [(row.id, row.hop + 1, lane)], followers, now, upwards=False)
     elif refusal.again_at is not None:
         put_off(connection, row.id, refusal.again_at, None)
     else:
@@ -306,6 +304,8 @@ def climb(
     climbs: Sequence[tuple[str, int, str]],
     followers: Followers,
     now: int,
+    *,
+    upwards: bool = True,
 ) -> None:
     if not climbs:
         return
@@ -321,7 +321,7 @@ def climb(
             deliveries=0,
             slot_at=None,
             tries=0,
-            climbs=DECISIONS.c.climbs + 1,
+            climbs=DECISIONS.c.climbs + int(upwards),
             critic_id=None,
             queued_at=now,
             published_at=now,

@@ -65,6 +65,23 @@ def ready_workers(settings: Settings) -> set[str]:
         engine.dispose()
 
 
+def told_figures(settings: Settings) -> dict[int, dict[str, float]]:
+    """The figures of each worker that is alive on this machine, by its process id.
+
+    Raises:
+        SQLAlchemyError: the ledger does not answer or is of another version.
+    """
+    engine = open_ledger(settings)
+    query = select(WORKERS.c.pid, WORKERS.c.stats).where(
+        WORKERS.c.host == socket.gethostname(), WORKERS.c.heartbeat_at > now() - ALIVE_US
+    )
+    try:
+        with reading(engine) as connection:
+            return {row.pid: json.loads(row.stats) for row in connection.execute(query)}
+    finally:
+        engine.dispose()
+
+
 def served_lanes(engine: Engine, since: int) -> set[str]:
     """Lanes of workers that were heard of after ``since``."""
     query = select(WORKERS.c.lane).where(WORKERS.c.heartbeat_at > since).distinct()
@@ -72,9 +89,8 @@ def served_lanes(engine: Engine, since: int) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
-def hold_office(engine: Engine, office: str, holder: str, lease_us: int) -> bool:
-    """Take or keep an office for ``lease_us``; false while another holds it."""
-    moment = now()
+def hold_office(engine: Engine, office: str, holder: str, *, moment: int, lease_us: int) -> bool:
+    """Take or keep an office for ``lease_us`` from ``moment``; false while another holds it."""
     mine_or_free = (LEADERS.c.holder == holder) | (LEADERS.c.until < moment)
     with writing(engine) as connection:
         taken = connection.execute(

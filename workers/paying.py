@@ -105,7 +105,9 @@ class Payer:
 
     def _book(self, token: str, tried: Tried, completion: Completion) -> None:
         health = self._health(completion.error)
-        followers = patiently(lifecycle.record, self._engine, token, [tried], self._clock(), health)
+        followers = patiently(
+            lambda: lifecycle.record(self._engine, token, [tried], self._clock(), health)
+        )
         self._publisher.publish(followers)
 
     def _health(self, error: BackendError | None) -> tuple[Health, ...]:

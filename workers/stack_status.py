@@ -18,7 +18,7 @@ from ledger.budgets import BudgetUse
 from ledger.database import ledger_place
 from ledger.providers import ProviderState
 from ledger.reports import Overview, overview
-from workers.figures import Figures, told_figures
+from ledger.workers import told_figures
 from workers.stack_state import (
     Phase,
     StackState,
@@ -57,7 +57,7 @@ class WorkerStatus(BaseModel):
     restarts: int
     placement: str
     message: str | None
-    figures: Figures = {}
+    figures: dict[str, float] = {}
     """What it told last; empty while it is not heard of, or where it does not count."""
 
 
@@ -146,7 +146,7 @@ def _condition(settings: Settings, state: StackState | None) -> Condition:
     return phases[state.phase]
 
 
-def _worker(record: WorkerRecord, told: Mapping[int, Figures]) -> WorkerStatus:
+def _worker(record: WorkerRecord, told: Mapping[int, dict[str, float]]) -> WorkerStatus:
     running = record.process is not None and record.process.alive()
     process = record.process if running else None
     # A death is noted at the watch's next look.
@@ -164,7 +164,7 @@ def _worker(record: WorkerRecord, told: Mapping[int, Figures]) -> WorkerStatus:
     )
 
 
-def _told(settings: Settings) -> dict[int, Figures]:
+def _told(settings: Settings) -> dict[int, dict[str, float]]:
     try:
         return told_figures(settings)
     except (UptierError, SQLAlchemyError):

@@ -56,10 +56,10 @@ class Steward:
         Each duty is done whatever becomes of the others: one bad row must not stop them all.
         """
         lease_us = int(self._settings.leader_lease_s * SECOND)
-        if not hold_office(self._engine, OFFICE, self._holder, lease_us):
+        now = self._clock()
+        if not hold_office(self._engine, OFFICE, self._holder, moment=now, lease_us=lease_us):
             self._unserved.clear()
             return False
-        now = self._clock()
         for duty in (self._relay, self._revive, self._expire, self._book, self._strand):
             try:
                 duty(now)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from workers.backends.base import Completion, Request
 
 
-class SideBySide:
+class SideBySide(ABC):
     """A backend of which each request is one call of its own."""
 
     def __init__(self, slots: int, name: str) -> None:
@@ -24,5 +25,6 @@ class SideBySide:
         """Let no further call begin; may be called twice."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    @abstractmethod
     def _ask(self, request: Request) -> Completion:
-        raise NotImplementedError
+        """One call; whatever goes wrong is in the completion."""
