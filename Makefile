@@ -26,9 +26,10 @@ check: $(READY)  ## style, types and the import contract
 bench: $(READY)  ## Uptier's overhead beside Celery's own
 	$(BIN)/python -m benchmarks.overhead
 
-faults: $(READY)  ## injected faults, about 2 hours; only=1,5 rounds=3 json=FILE narrow it and keep figures
+faults: $(READY)  ## injected faults, about 2 hours, then an hour of storm on the engine; only=1,5 rounds=3 json=FILE narrow it and keep figures
 	$(BIN)/python -m tests.faults $(if $(only),--only $(only)) $(if $(rounds),--rounds $(rounds)) \
 		$(if $(seed),--seed $(seed)) $(if $(json),--json $(json))
+	$(if $(only),,$(BIN)/python -m tests.faults.engine_storm)
 
 install: $(READY)
 

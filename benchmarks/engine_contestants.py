@@ -1,76 +1,31 @@
-"""The contestants of benchmarks.engine, each on its own."""
+"""The contestants of benchmarks.engine, each on its own.
+
+All compute the same: for each label the sum of its tokens' log-probabilities under the whole
+vocabulary, to its last token, by which the likeliest label is the answer.
+"""
 
 from __future__ import annotations
 
-import random
+import math
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-LABELS = ("CONTINUE", "SWITCH", "IDLE", "BLOCKED", "ASK", "REST")
+from benchmarks.engine_ticks import LABELS, Setup, Tick, ticks
+from config.catalog import BackendName, Model, Provider
+from workers.backends.http_client import JsonClient
+from workers.backends.http_provider import access
+from workers.backends.llama_server import DEFAULTS
+from workers.backends.llama_server_choice import score
+
 CONTEXT = 6144
-MOODS = ("calm", "tired", "eager", "worried", "proud")
-RULES = (
-    "keep what is started in order before anything new is begun",
-    "a colleague who waits for you comes before your own comfort",
-    "whoever is blocked says so at once and names what is missing",
-    "work of high priority is not left for work of low priority",
-    "nobody works on more than two things at the same time",
-    "a deadline of less than two days outweighs all other wishes",
-    "ask the manager only after the team has been asked",
-    "rest when nothing is due and the day is nearly over",
-)
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What all contestants share."""
-
-    path: Path
-    threads: int
-    repeats: int
-    prompts: int
-    gpu_layers: int
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Prompts that share their beginning; ``cold`` if it is new."""
-
-    prompts: tuple[str, ...]
-    shared: str
-    cold: bool
-
-
-def ticks(setup: Setup) -> Iterator[Tick]:
-    """A cold and a warm tick for each repeat; every repeat has a beginning of its own."""
-    for repeat in range(setup.repeats):
-        rng = random.Random(repeat)
-        shared = template(repeat, rng)
-        for cold in (True, False):
-            yield Tick(tuple(shared + own(rng) for _ in range(setup.prompts)), shared, cold)
-
-
-def template(number: int, rng: random.Random) -> str:
-    """About 440 tokens."""
-    rules = [f"{i}. In house {number}, {rng.choice(RULES)}." for i in range(1, 25)]
-    return (
-        f"<|im_start|>system\nHouse {number}. You decide for one employee what to do next.\n"
-        + "\n".join(rules)
-        + f"\nAnswer with one of: {', '.join(LABELS)}.<|im_end|>\n<|im_start|>user\n"
-    )
-
-
-def own(rng: random.Random) -> str:
-    """About 40 tokens."""
-    return (
-        f"Agent {rng.randint(100, 999)} is {rng.choice(MOODS)}, has {rng.randint(0, 9)} open "
-        f"tasks, {rng.randint(0, 3)} blockers, next deadline in {rng.randint(1, 30)} days."
-        "<|im_end|>\n<|im_start|>assistant\nAnswer:"
-    )
+DEPTH = 440
+"""Tokens before a prompt's own, as in the ticks."""
+SLOTS = 8
+PATIENCE_S = 600
+"""For a request to the server."""
 
 
 def sequential(setup: Setup) -> dict[str, Any]:
@@ -84,63 +39,124 @@ def prefix_reuse(setup: Setup) -> dict[str, Any]:
 
 
 def _library(setup: Setup, name: str, *, reuse: bool) -> dict[str, Any]:
+    """Without flash attention, which is the library's default, and with it; the faster one counts,
+    and both are told."""
+    variants = {
+        f"{name}_{how}": _library_ticks(setup, reuse=reuse, flash=flash)
+        for how, flash in (("plain", False), ("flash", True))
+    }
+    rates = {variant: found[0] for variant, found in variants.items()}
+    best = max(rates, key=lambda variant: statistics.median(rates[variant]))
+    return {"decisions_per_s": {name: rates[best]} | rates, "logs": variants[best][1],
+            "best": best}  # fmt: skip
+
+
+def _library_ticks(
+    setup: Setup, *, reuse: bool, flash: bool
+) -> tuple[list[float], list[list[list[float]]]]:
     import llama_cpp
 
     llm = llama_cpp.Llama(
         str(setup.path), n_ctx=2048, n_batch=512, n_threads=setup.threads, verbose=False,
         n_threads_batch=setup.threads, n_gpu_layers=setup.gpu_layers, logits_all=False,
+        flash_attn=flash,
     )  # fmt: skip
-    tokens = {label: llm.tokenize(f" {label}".encode(), add_bos=False)[0] for label in LABELS}
-    bias = {str(token): 100.0 for token in tokens.values()}
-    rates, labels = [], []
+    ways = _ways(llm)
+    rates, logs = [], []
     for tick in ticks(setup):
+        if tick.cold:
+            if reuse:  # what is shared is known before the clock starts
+                _library_choice(llm, tick.prompts[0], ways)
+            continue
+        prompts = tick.prompts if reuse else tick.prompts[: setup.few]
+        said_now = []
         started = time.perf_counter()
-        for prompt in tick.prompts:
+        for prompt in prompts:
             if not reuse:
                 llm.reset()
-            said = llm.create_completion(
-                llm.tokenize(prompt.encode(), special=True, add_bos=False),
-                max_tokens=1, temperature=0.0, logit_bias=bias,
-            )  # fmt: skip
-            labels.append(_label(said["choices"][0]["text"]))
-        rates.append(len(tick.prompts) / (time.perf_counter() - started))
-    return {"decisions_per_s": {name: rates[1::2]}, "labels": labels}
+            said_now.append(_library_choice(llm, prompt, ways))
+        rates.append(len(prompts) / (time.perf_counter() - started))
+        logs.append(said_now)
+    llm.close()
+    return rates, logs
+
+
+def _library_choice(llm: Any, prompt: str, ways: Sequence[tuple[int, ...]]) -> list[float]:
+    """The labels' log-probabilities, by a ``create_completion`` of one token at each place where
+    a label's token stands.
+
+    A logits processor is shown the row of the whole vocabulary, so that the prompt is computed
+    once without the logits of all its tokens, as ``logprobs`` or ``echo`` would need them. After
+    the first place the library reuses the prompt, also in (a), and computes a token or two.
+    """
+    import llama_cpp
+    import numpy as np
+
+    from workers.label_paths import branches
+
+    places = branches(ways)
+    found: dict[tuple[int, ...], float] = {}
+    tokens = llm.tokenize(prompt.encode(), special=True, add_bos=False)
+    for place, follow in places.items():
+
+        def look(_: Any, row: Any, place: Any = place, follow: Any = follow) -> Any:
+            top = float(row.max())
+            total = top + math.log(float(np.exp(row - top).sum(dtype=np.float64)))
+            found.update({(*place, token): float(row[token]) - total for token in follow})
+            return row
+
+        llm.create_completion([*tokens, *place], max_tokens=1, temperature=0.0,
+                              logits_processor=llama_cpp.LogitsProcessorList([look]))  # fmt: skip
+    return [sum(found[way[: d + 1]] for d in range(len(way))) for way in ways]
 
 
 def llama_server(setup: Setup) -> dict[str, Any]:
-    """(c): eight slots, continuous batching, prompts cached by slot."""
+    """(c): eight slots, continuous batching, prompts cached by slot. A choice is asked as Uptier's
+    backend for it does, a request for each place that matters; there are as many callers as slots,
+    so that the requests of a choice find their prompt where the first of them left it."""
     import llama_cpp
     import xllamacpp
 
     vocabulary = llama_cpp.Llama(str(setup.path), vocab_only=True, verbose=False)
-    bias = [[vocabulary.tokenize(f" {x}".encode(), add_bos=False)[0], 100.0] for x in LABELS]
+    ways = _ways(vocabulary)
     params = xllamacpp.CommonParams()
     params.model.path = str(setup.path)
-    params.n_ctx, params.n_parallel, params.n_batch, params.n_ubatch = CONTEXT, 8, 2048, 512
+    params.n_ctx, params.n_parallel, params.n_batch, params.n_ubatch = CONTEXT, SLOTS, 2048, 512
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = setup.threads
     params.n_gpu_layers, params.cont_batching, params.warmup = setup.gpu_layers, True, True
+    params.hostnames, params.port, params.verbosity = ["127.0.0.1"], 0, 0
     server = xllamacpp.Server(params)
+    client = _client(server.listening_address)
 
-    def ask(prompt: str) -> str:
-        said = server.handle_completions(
-            {"prompt": prompt, "n_predict": 1, "max_tokens": 1, "temperature": 0.0,
-             "logit_bias": bias, "cache_prompt": True}
-        )  # fmt: skip
-        return _label(said["choices"][0]["text"] if "choices" in said else said["content"])
+    def ask(prompt: str) -> list[float]:
+        tokens = vocabulary.tokenize(prompt.encode(), special=True, add_bos=False)
+        scores, _ = score(client, tokens, ways)
+        found = (p * scores.mass for p in scores.probabilities)
+        return [math.log(p) if p else -math.inf for p in found]
 
     rates: dict[str, list[float]] = {"llama_server_cold": [], "llama_server_warm": []}
-    labels = []
-    with ThreadPoolExecutor(setup.prompts) as pool:
+    logs = []
+    with ThreadPoolExecutor(SLOTS) as pool:
         for tick in ticks(setup):
             started = time.perf_counter()
-            labels += list(pool.map(ask, tick.prompts))
+            said_now = list(pool.map(ask, tick.prompts))
             name = "llama_server_cold" if tick.cold else "llama_server_warm"
             rates[name].append(len(tick.prompts) / (time.perf_counter() - started))
-    return {"decisions_per_s": rates, "labels": labels}
+            logs += [] if tick.cold else [said_now]
+    client.close()
+    return {"decisions_per_s": rates, "logs": logs}
+
+
+def _client(url: str) -> JsonClient:
+    """A connection as Uptier's backend for such servers has it."""
+    model = Model(backend=BackendName.LLAMA_SERVER, provider="own")
+    provider = Provider(backend=BackendName.LLAMA_SERVER, base_url=url, local=True)
+    return JsonClient(access(model, provider, DEFAULTS, None), PATIENCE_S)
 
 
 def engine(setup: Setup) -> dict[str, Any]:
-    """(d), and the floor: what computing own tokens alone would allow."""
+    """(d), and two floors: what computing own tokens alone would allow, at the rate of a prefill
+    from nothing and of one that attends to the shared tokens, as own tokens must."""
     from workers.engine.context import LlamaContext, Shape
     from workers.engine.engine import Engine
 
@@ -148,34 +164,32 @@ def engine(setup: Setup) -> dict[str, Any]:
     shape = Shape(CONTEXT, batch=batch, micro_batch=512, threads=setup.threads,
                   gpu_layers=setup.gpu_layers)  # fmt: skip
     context = LlamaContext(setup.path, shape)
-    prefill = _prefill_rate(context, batch)
+    prefill = _prefill_rate(context, batch, 0)
+    deep = _prefill_rate(context, batch, DEPTH)
     running = Engine(context)
-    rates: dict[str, list[float]] = {"engine_cold": [], "engine_warm": [], "floor": []}
-    labels: list[str] = []
-    margins: list[float] = []
+    rates: dict[str, list[float]] = {
+        "engine_cold": [], "engine_warm": [], "floor": [], "floor_at_depth": []
+    }  # fmt: skip
+    logs = []
     for tick in ticks(setup):
         seconds, answers, own_tokens = _tick(running, tick)
         rates["engine_cold" if tick.cold else "engine_warm"].append(len(tick.prompts) / seconds)
         if not tick.cold:
             rates["floor"].append(prefill * len(tick.prompts) / own_tokens)
-        for scores in answers:
-            ranked = sorted(scores.logs, reverse=True)
-            labels.append(LABELS[scores.logs.index(ranked[0])])
-            margins.append(ranked[0] - ranked[1])
+            rates["floor_at_depth"].append(deep * len(tick.prompts) / own_tokens)
+            logs.append([list(scores.logs) for scores in answers])
+    rows = len(_trie(running).paths)
     running.close()
-    return {"decisions_per_s": rates, "labels": labels, "margins": margins,
-            "prefill_tokens_per_s": prefill}  # fmt: skip
+    return {"decisions_per_s": rates, "logs": logs, "rows": rows}
 
 
 def _tick(running: Any, tick: Tick) -> tuple[float, list[Any], int]:
     from workers.engine.jobs import ChoiceJob
-    from workers.engine.labels import build_trie
 
     started = time.perf_counter()
     tokens = running.vocabulary.tokens
     shared = tokens(tick.shared, special=True)
-    ends = tuple(tuple(tokens(f" {label}")) for label in LABELS)
-    trie = build_trie(ends, running.vocabulary.end_of_turn)
+    trie = _trie(running)
     jobs = []
     for prompt in tick.prompts:
         rest = tokens(prompt.removeprefix(tick.shared), special=True)
@@ -186,24 +200,33 @@ def _tick(running: Any, tick: Tick) -> tuple[float, list[Any], int]:
     return seconds, answers, sum(len(j.prompt) - len(shared) for j in jobs)
 
 
-def _prefill_rate(context: Any, batch: int) -> float:
-    """Tokens per second of a full batch of one sequence, the best of five."""
+def _prefill_rate(context: Any, batch: int, depth: int) -> float:
+    """Tokens per second of a full batch of one sequence that has ``depth`` tokens; best of five."""
     from workers.engine.context import Span
 
     best = 0.0
     for _ in range(5):
         context.clear()
+        if depth:
+            context.decode([Span([100 + i % 1000 for i in range(depth)], 0, (1,))])
         started = time.perf_counter()
-        context.decode([Span([100 + i % 1000 for i in range(batch)], 0, (1,), wanted=True)])
+        tokens = [100 + i % 1000 for i in range(batch)]
+        context.decode([Span(tokens, depth, (1,), wanted=True)])
         best = max(best, batch / (time.perf_counter() - started))
     context.clear()
     return best
 
 
-def _label(text: str) -> str:
-    """The label that a first token begins, or the text as it is."""
-    start = text.strip()
-    return next((label for label in LABELS if start and label.startswith(start)), text)
+def _trie(running: Any) -> Any:
+    from workers.engine.labels import build_trie
+
+    ends = tuple(tuple(running.vocabulary.tokens(f" {label}")) for label in LABELS)
+    return build_trie(ends, running.vocabulary.end_of_turn)
+
+
+def _ways(llm: Any) -> list[tuple[int, ...]]:
+    """The labels' tokens; none of them is the start of another."""
+    return [tuple(llm.tokenize(f" {label}".encode(), add_bos=False)) for label in LABELS]
 
 
 CONTESTANTS: dict[str, Callable[[Setup], dict[str, Any]]] = {

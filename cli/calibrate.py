@@ -16,6 +16,7 @@ from config.catalog import Catalog, OutputType
 from config.errors import InputError
 from config.settings import Settings, load_settings
 from ledger.calibrations import forget
+from ledger.clock import now
 from ledger.database import migrate, open_ledger
 from ledger.runs import find_run
 from producers.prompts import load_template
@@ -101,7 +102,7 @@ def _form(catalog: Catalog, kind: str, template_name: str) -> Form:
 def _reset(settings: Settings, engine: Engine, models: list[str], kinds: list[str]) -> int:
     for model in models:
         lanes = [key for key, lane in settings.catalog.lanes.items() if lane.model == model]
-        count = forget(engine, model, kinds, lanes)
+        count = forget(engine, model, kinds, lanes, now())
         out.print(f"{model}: {count} corrections taken back", markup=False)
     return 0
 

@@ -13,23 +13,43 @@ from cli.output import milliseconds, out, percent, print_json, usd
 from cli.session import session
 from config.errors import InputError
 from config.load import one_line
-from config.settings import load_settings
+from config.settings import Settings, load_settings
 from ledger.outbox import new_id
-from ledger.trail import Trail, trail
-from routing.decision import CacheScope, Decision, Output, Plan, Preferences, Privacy, output_for
+from ledger.records import StoredVerdict
+from ledger.trail import AttemptTrail, Trail, trail
+from routing.decision import CacheScope, Decision, Output, Preferences, Privacy, output_for
 from routing.policy import plan
+from routing.specialists import query_type
 from workers.limits import check_fits
 
 
 def decide(
     prompt: Annotated[str, typer.Option(help="the question")],
-    kind: Annotated[str, typer.Option(help="what sort of question it is")] = "general",
+    kind: Annotated[
+        str | None, typer.Option(help="what sort of question it is; else its words tell")
+    ] = None,
     choices: Annotated[str | None, typer.Option(help="labels, separated by commas")] = None,
     schema: Annotated[Path | None, typer.Option(help="file with a JSON schema")] = None,
     text: Annotated[bool, typer.Option(help="ask for free text")] = False,
     private: Annotated[bool, typer.Option(help="never let it leave this machine")] = False,
     force_tier: Annotated[str | None, typer.Option(help="start on this tier")] = None,
+    preset: Annotated[str | None, typer.Option(help="wishes of the profile by name")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="local_first, cost, quality or hybrid")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="of hybrid: cost=2,quality=1 and the like")
+    ] = None,
+    specialist: Annotated[str | None, typer.Option(help="speciality to ask first")] = None,
+    adapter: Annotated[str | None, typer.Option(help="LoRA adapter to answer with")] = None,
+    min_quality: Annotated[float | None, typer.Option(help="0 to 1, expected of lanes")] = None,
+    max_latency: Annotated[int | None, typer.Option(help="milliseconds, expected of lanes")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="dollars, for all paid calls")] = None,
+    classify: Annotated[
+        bool | None, typer.Option(help="let the small model look at it first")
+    ] = None,
     cache: Annotated[bool, typer.Option(help="an earlier answer may serve")] = True,
+    own_sample: Annotated[bool, typer.Option(help="share no answer with anyone")] = False,
     seed: Annotated[int, typer.Option(min=0, help="for the wording of texts")] = 0,
     timeout: Annotated[float, typer.Option(min=1, help="seconds to wait")] = 600,
     profile: Annotated[str | None, typer.Option(help="catalog of models, or a .toml file")] = None,
@@ -37,28 +57,38 @@ def decide(
 ) -> int:
     """Answer one question and show its routing, verdicts, attempts, time and cost."""
     settings = load_settings(profile=profile)
-    preferences = Preferences(
-        privacy=Privacy.HIGH if private else Privacy.LOW,
-        force_tier=force_tier,
-        cache=CacheScope.SHARED if cache else CacheScope.OFF,
-    )
+    preferences = _preferences(
+        privacy=Privacy.HIGH if private else Privacy.LOW, force_tier=force_tier, preset=preset,
+        strategy=strategy, weights=_weights(weights), specialist=specialist, adapter=adapter,
+        min_quality=min_quality, max_latency_ms=max_latency,
+        max_cost_usd=None if max_cost is None else str(max_cost), classify=classify,
+        cache=CacheScope.SHARED if cache else CacheScope.OFF, own_sample=own_sample,
+    )  # fmt: skip
+    kind = query_type(prompt, settings.catalog) if kind is None else kind
     output = _output(settings.catalog, kind, choices, schema, text)
     decision = _decision(
         kind=kind, prompt=prompt, output=output, key=new_id(), seed=seed, preferences=preferences
     )
-    chosen = plan(decision, settings.catalog, settings.absent_lanes)
-    check_fits(settings, chosen, decision)
-    with session(settings, mode="decide", seed=seed) as live:
-        try:
-            settled = live.client.gather([decision], timeout_s=timeout)[0]
-        except TimeoutError as error:
-            raise InputError(f"no answer within {timeout:g} s: {error}; raise --timeout") from None
-        found = trail(live.engine, settled.id)
+    found = _answered(settings, decision, timeout)
     if as_json:
         print_json(json.dumps(found.model_dump(mode="json"), indent=2))
     else:
-        _print(found, chosen)
-    return 0 if settled.answer else 1
+        _print(found)
+    return 0 if found.answer else 1
+
+
+def _answered(settings: Settings, decision: Decision, timeout_s: float) -> Trail:
+    """Have a decision answered, and tell how; what it cannot be is said before anything starts."""
+    chosen = plan(decision, settings.catalog, settings.absent_lanes)
+    check_fits(settings, chosen, decision)
+    with session(settings, mode="decide", seed=decision.seed) as live:
+        try:
+            settled = live.client.gather([decision], timeout_s=timeout_s)[0]
+        except TimeoutError as error:
+            raise InputError(
+                f"no answer within {timeout_s:g} s: {error}; raise --timeout"
+            ) from None
+        return trail(live.engine, settled.id)
 
 
 def _output(
@@ -86,6 +116,22 @@ def _read_schema(path: Path | None) -> dict[str, Any] | None:
     return schema
 
 
+def _preferences(**values: Any) -> Preferences:
+    try:
+        return Preferences(**values)
+    except ValidationError as error:
+        raise InputError(one_line(error, "preferences")) from None
+
+
+def _weights(given: str | None) -> dict[str, str] | None:
+    if given is None:
+        return None
+    pairs = [part.partition("=") for part in given.split(",")]
+    if not all(name.strip() and value.strip() for name, _, value in pairs):
+        raise InputError(f"--weights {given!r} needs NAME=NUMBER pairs, separated by commas")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def _decision(**values: Any) -> Decision:
     try:
         return Decision(**values)
@@ -93,32 +139,39 @@ def _decision(**values: Any) -> Decision:
         raise InputError(one_line(error, "decision")) from None
 
 
-def _print(found: Trail, chosen: Plan) -> None:
+def _print(found: Trail) -> None:
     out.print(f"Answer    {found.answer or '(none)'}")
     sure = "" if found.p_answer is None else f", {percent(found.p_answer)} of the labels' weight"
     out.print(f"Status    {found.status}: {found.reason}{sure}")
     out.print("Routing")
-    for hop in chosen.hops:
+    for hop in found.plan.hops:
         out.print(f"  {hop.lane:<12} {hop.reason}")
-    for note in chosen.notes:
+    for note in found.plan.notes:
         out.print(f"  note         {note}")
     out.print("Attempts" if found.attempts else "Attempts  none: answered from the cache")
     for attempt in found.attempts:
-        spent = f"{milliseconds(attempt.inference_ms)}, waited {milliseconds(attempt.waiting_ms)}"
-        out.print(
-            f"  {attempt.lane} #{attempt.number} {attempt.model}: {attempt.outcome} in {spent}, "
-            f"{attempt.tokens_in} + {attempt.tokens_out} tokens, {usd(attempt.cost_usd)}"
-        )
-        out.print(f"    said    {attempt.raw or attempt.error}")
-        if attempt.verdict is not None:
-            v = attempt.verdict
-            word = "passed" if v.passed else "failed"
-            critique = "not asked" if v.critique is None else f"{v.critique:.2f}"
-            out.print(
-                f"    verdict {word} with {v.score:.3f}: format {v.format:.2f}, completeness "
-                f"{v.completeness:.2f}, coherence {v.coherence:.2f}, critique {critique}"
-            )
-            for issue in (*v.vetoes, *v.issues):
-                out.print(f"    because {issue}")
+        _print_attempt(attempt)
     out.print(f"Cost      {usd(found.cost_usd)} in {milliseconds(found.total_ms)} all told")
     out.print(f"Ledger    decision {found.id}")
+
+
+def _print_attempt(attempt: AttemptTrail) -> None:
+    spent = f"{milliseconds(attempt.inference_ms)}, waited {milliseconds(attempt.waiting_ms)}"
+    out.print(
+        f"  {attempt.lane} #{attempt.number} {attempt.model}: {attempt.outcome} in {spent}, "
+        f"{attempt.tokens_in} + {attempt.tokens_out} tokens, {usd(attempt.cost_usd)}"
+    )
+    out.print(f"    said    {attempt.raw or attempt.error}")
+    if attempt.verdict is not None:
+        _print_verdict(attempt.verdict)
+
+
+def _print_verdict(verdict: StoredVerdict) -> None:
+    word = "passed" if verdict.passed else "failed"
+    critique = "not asked" if verdict.critique is None else f"{verdict.critique:.2f}"
+    out.print(
+        f"    verdict {word} with {verdict.score:.3f}: format {verdict.format:.2f}, completeness "
+        f"{verdict.completeness:.2f}, coherence {verdict.coherence:.2f}, critique {critique}"
+    )
+    for issue in (*verdict.vetoes, *verdict.issues):
+        out.print(f"    because {issue}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 import typer
 from sqlalchemy.exc import DBAPIError
 
-from cli import cancel, decide, models, simulate, stack, worker
 from config import secrets
 from config.errors import UptierError
 
@@ -19,22 +19,25 @@ GOES_ON = {
 }
 """What to do after an interruption, by command."""
 
-app = typer.Typer(
-    name="uptier",
-    help="Answers every small decision with the cheapest model that can be trusted with it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("simulate")(simulate.simulate)
-app.command("decide")(decide.decide)
-app.command("cancel")(cancel.cancel)
-app.add_typer(models.app, name="models")
-app.command("up")(stack.up)
-app.command("down")(stack.down)
-app.command("status")(stack.status)
-app.command("worker")(worker.worker)
+COMMANDS = {
+    "simulate": "cli.simulate",
+    "decide": "cli.decide",
+    "certify": "cli.certify",
+    "evaluate": "cli.evaluate",
+    "policy": "cli.policy",
+    "cancel": "cli.cancel",
+    "label": "cli.label",
+    "models": "cli.models",
+    "cache": "cli.cache",
+    "up": "cli.stack",
+    "down": "cli.stack",
+    "status": "cli.stack",
+    "worker": "cli.worker",
+}
+"""The module of each command, in the order of the help: a function of its name, or an ``app``.
+
+Only that which is asked for is imported; all of them take much longer.
+"""
 
 
 def main() -> None:
@@ -46,9 +49,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and give its exit status."""
     try:
-        status = typer.main.get_command(app).main(
-            args=arguments, prog_name="uptier", standalone_mode=False
-        )
+        group = typer.main.get_group(commands(arguments[0] if arguments else None))
+        status = group.main(args=arguments, prog_name="uptier", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except typer.TyperException as error:
@@ -66,6 +68,25 @@ def run(arguments: list[str]) -> int:
         mend = GOES_ON.get(arguments[0], "what was submitted stays in the ledger")
         return _say(f"interrupted; {mend}", INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+def commands(asked: str | None = None) -> typer.Typer:
+    """The sub-command ``asked`` for; all of them where it is none of them, as ``--help``."""
+    app = typer.Typer(
+        name="uptier",
+        help="Answers every small decision with the cheapest model that can be trusted with it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for name in [asked] if asked in COMMANDS else COMMANDS:
+        module = importlib.import_module(COMMANDS[name])
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name)
+        else:
+            app.command(name)(getattr(module, name))
+    return app
 
 
 def _refuse(error: typer.TyperException) -> int:

@@ -21,12 +21,19 @@ def print_report(report: Report) -> None:
 
 
 def _summary(report: Report) -> Table:
-    counts = report.decisions
     table = Table(show_header=False, box=None, padding=(0, 2))
+    for name, text in _figures(report):
+        table.add_row(name, text)
+    return table
+
+
+def _figures(report: Report) -> list[tuple[str, str]]:
+    """What is summed up, and the figures of it in words."""
+    counts = report.decisions
     rate = report.decisions_per_second
     speed = "-" if rate is None else f"{rate:.1f} decisions/s over {report.seconds:.1f} s"
     waiting, inference = report.latency_ms.waiting, report.latency_ms.inference
-    rows = [
+    return [
         ("Decisions", f"{counts.total} ({_listed(counts.by_status)})"),
         ("Not settled", f"{report.unsettled}; empty answers {report.empty}"),
         ("By tier", _listed(counts.by_tier)),
@@ -36,6 +43,7 @@ def _summary(report: Report) -> Table:
          + ", ".join(f"{t} {percent(a)}" for t, a in report.accuracy.by_tier.items())),
         ("Tokens", ", ".join(f"{name} {n:,}" for name, n in report.tokens.items())),
         ("Cost", usd(report.cost_usd)),
+        *_audits(report),
         ("Unknown charges", f"{report.unknown_charges}, at most {usd(report.unknown_charge_usd)}"),
         *(("Budget " + use.scope.split(":")[0], budget_line(use)) for use in report.budgets),
         (f"All on {report.all_cloud_model}",
@@ -46,9 +54,18 @@ def _summary(report: Report) -> Table:
         ("Inference", f"p50 {milliseconds(inference.p50)}, p95 {milliseconds(inference.p95)}"),
         ("From the cache", percent(report.cache_share)),
     ]  # fmt: skip
-    for name, text in rows:
-        table.add_row(name, text)
-    return table
+
+
+def _audits(report: Report) -> list[tuple[str, str]]:
+    audits = report.audits
+    if not audits.asked:
+        return []
+    text = (
+        f"{audits.asked}; {audits.agreed} of {audits.labelled} agreed; overruled "
+        f"{audits.overruled}, refused {audits.refused}, open {audits.open}; "
+        f"{usd(audits.cost_usd)} of the cost"
+    )
+    return [("Audits", text)]
 
 
 def budget_line(use: BudgetUse) -> str:

@@ -15,7 +15,9 @@ from rich.table import Table
 from cli.output import err, out, percent, print_json, say
 from cli.report import budget_line
 from config.settings import Settings, load_settings
+from ledger.certificates import CertificateState
 from ledger.database import ledger_place
+from ledger.policies import PolicyState
 from ledger.providers import ProviderState
 from workers.stack_control import Down, start_detached, stay_up, stop_detached
 from workers.stack_state import logs_directory
@@ -107,6 +109,9 @@ def _show_status(found: StackStatus) -> None:
     if found.condition is Condition.EXTERNAL:
         rows.append(("workers", "none of this machine; `uptier up` starts some"))
     rows += [("provider", _provider_line(provider)) for provider in found.providers]
+    rows += [("certified", _certificate_line(one)) for one in found.certificates]
+    if found.policy is not None:
+        rows.append(("policy", _policy_line(found.policy)))
     rows += [("budget", budget_line(use)) for use in found.budgets]
     rows += [("absent", f"{absent.lane}: {absent.reason}") for absent in found.absent_lanes]
     problems = (found.failure, found.broker_problem, found.ledger_problem)
@@ -126,6 +131,16 @@ def _provider_line(provider: ProviderState) -> str:
     if provider.reason:
         parts.append(f"({provider.failures} failures, the last: {provider.reason})")
     return " ".join(parts)
+
+
+def _certificate_line(state: CertificateState) -> str:
+    why = f": {state.reason}" if state.reason else ""
+    return f"{state.kind} on {state.lane} {state.standing.value.replace('_', ' ')}{why}"
+
+
+def _policy_line(state: PolicyState) -> str:
+    why = f": {state.reason}" if state.reason else ""
+    return f"learnt from run {state.run} {state.standing.value.replace('_', ' ')}{why}"
 
 
 def _worker_table(found: StackStatus) -> Table:

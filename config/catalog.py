@@ -2,57 +2,44 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from config.auditing import Audit, Certifying
+from config.caching import CacheRules, Seconds
+from config.consensus import Consensus, consensus_fault
+from config.demands import Demands, demands_fault
 from config.errors import InputError
 
-# A part of the catalog, apart only for its length; everybody else takes it from here.
+# Parts of the catalog, apart only for their length; everybody else takes them from here.
+from config.models import IN_PROCESS as IN_PROCESS
+from config.models import BackendName as BackendName
+from config.models import Dialect as Dialect
+from config.models import Model as Model
+from config.models import Provider as Provider
+from config.models import Sampling as Sampling
+from config.models import Stop as Stop
+from config.prices import Dollars as Dollars
+from config.prices import Price as Price
+from config.strategies import (
+    BALANCED,
+    Bands,
+    Factors,
+    LocalCost,
+    Preset,
+    QueryType,
+    Speciality,
+    Strategy,
+)
 from config.weights import FileSource as FileSource
 from config.weights import HubSource as HubSource
 from config.weights import Name as Name
 from config.weights import PackageSource as PackageSource
 from config.weights import Strict as Strict
 from config.weights import Weights as Weights
-
-Dollars = Annotated[Decimal, Field(ge=0)]
-Adapter = Annotated[Weights | None, BeforeValidator(lambda given: given or None)]
-"""A LoRA adapter's file; an empty table only names it, until it has one."""
-
-
-class BackendName(StrEnum):
-    """The ways in which a model can be reached."""
-
-    LLAMA_CPP = "llama_cpp"
-    ANTHROPIC = "anthropic"
-    OPENAI = "openai"
-    OLLAMA = "ollama"
-    LLAMA_SERVER = "llama_server"
-    TRANSFORMERS = "transformers"
-    SCRIPTED = "scripted"
-
-
-IN_PROCESS = frozenset({BackendName.LLAMA_CPP, BackendName.TRANSFORMERS, BackendName.SCRIPTED})
-"""Backends that answer within the worker's own process."""
-OWN_OPTIONS = {
-    "reasoning_effort": (BackendName.OPENAI, BackendName.OLLAMA),
-    "cache_from_tokens": (BackendName.ANTHROPIC,),
-    "keep_alive_s": (BackendName.OLLAMA,),
-}
-"""Options of models that only these backends read."""
-
-
-class Dialect(StrEnum):
-    """Which server speaks the OpenAI protocol: each takes and gives a little more or less."""
-
-    OPENAI = "openai"
-    VLLM = "vllm"
-    LLAMA_SERVER = "llama_server"
-    OLLAMA = "ollama"
-    GEMINI = "gemini"
 
 
 class OutputType(StrEnum):
@@ -61,130 +48,6 @@ class OutputType(StrEnum):
     CHOICE = "choice"
     TEXT = "text"
     JSON = "json"
-
-
-class Price(Strict):
-    """Dollars per million tokens, which is micro-dollars per token."""
-
-    input: Dollars = Decimal(0)
-    output: Dollars = Decimal(0)
-    cached_input: Dollars | None = None
-    cache_write: Dollars | None = None
-
-    def micros(
-        self, tokens_in: int, tokens_out: int, cached_in: int = 0, cache_writes: int = 0
-    ) -> int:
-        """Cost of a call in whole micro-dollars, half a micro-dollar rounded up.
-
-        ``tokens_in`` counts neither ``cached_in`` nor ``cache_writes``.
-        """
-        cached = self.input if self.cached_input is None else self.cached_input
-        writes = self.input if self.cache_write is None else self.cache_write
-        total = (
-            self.input * tokens_in
-            + self.output * tokens_out
-            + cached * cached_in
-            + writes * cache_writes
-        )
-        return int(total.to_integral_value(ROUND_HALF_UP))
-
-
-class Sampling(Strict):
-    """How text is drawn. ``max_tokens`` bounds the answer; stops end it."""
-
-    max_tokens: int = Field(default=200, ge=1)
-    temperature: float = Field(default=0.3, ge=0)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    stops: tuple[str, ...] = ()
-
-
-class Model(Strict):
-    """A model and all that is needed to serve it."""
-
-    backend: BackendName
-    provider: str | None = None
-    remote_name: str | None = None
-    """The provider's own name of the model, where it differs from the catalog's."""
-    weights: Weights | None = None
-    parameters_b: float | None = Field(default=None, gt=0, description="billions")
-    vram_mb: int | None = Field(default=None, ge=0, description="estimate at the catalog's format")
-    expected_tokens_per_s: float | None = Field(default=None, gt=0)
-    context: int = Field(default=2048, ge=128, description="tokens")
-    batch: int = Field(default=512, ge=32, description="tokens per forward pass")
-    gpu_layers: int = -1
-    reproducible: bool = False
-    """Whether each answer is computed by itself, so that it does not depend on its company; in
-    batches logits move by rounding. For models in process."""
-    sampling: Sampling | None = None
-    price: Price = Price()
-    speciality: str = "general"
-    adapters: dict[Name, Adapter] = {}
-    max_adapters: int = Field(default=4, ge=1)
-    """How many adapters are loaded at once; the one used least recently leaves for another."""
-    preload: tuple[Name, ...] = ()
-    """Adapters that are loaded before the first question; others on first use."""
-    timeout_s: float = Field(default=120, gt=0)
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
-    """How much a model that can think does so before it answers; absent: it cannot. One that
-    thinks takes no sampling and gives no log-probabilities, and its thoughts count as answer."""
-    cache_from_tokens: int | None = Field(default=None, ge=1)
-    """Constant parts of prompts that are at least so long are marked for the provider's cache;
-    absent: none is. Providers name the shortest part that they keep for each model."""
-    keep_alive_s: int | None = Field(default=None, ge=-1)
-    """How long Ollama keeps the model in memory after a call; -1: for ever; absent: as it likes."""
-    enabled: bool = True
-    script: dict[str, Any] | None = None
-    """What a ``scripted`` model does; see workers/backends/scripted.py."""
-
-    @model_validator(mode="after")
-    def _has_what_its_backend_needs(self) -> Self:
-        if self.backend is BackendName.LLAMA_CPP and self.weights is None:
-            raise ValueError("a llama_cpp model needs [weights]")
-        for name, backends in OWN_OPTIONS.items():
-            if getattr(self, name) is not None and self.backend not in backends:
-                raise ValueError(f"{name} is an option of {' and '.join(backends)} models: drop it")
-        return self
-
-    @model_validator(mode="after")
-    def _adapters_can_be_loaded(self) -> Self:
-        if self.adapters and self.backend is not BackendName.LLAMA_CPP:
-            raise ValueError("adapters are for llama_cpp models: drop them")
-        for name, weights in self.adapters.items():
-            if weights is not None and weights.formats:
-                raise ValueError(f"adapter {name} is served as it comes: drop its formats")
-        for name in self.preload:
-            if self.adapters.get(name) is None:
-                raise ValueError(f"preload {name!r} is no adapter with a file: give it one")
-        if len(self.preload) > self.max_adapters:
-            raise ValueError(
-                f"preload names {len(self.preload)} adapters and max_adapters is "
-                f"{self.max_adapters}: raise it or preload fewer"
-            )
-        return self
-
-
-class Provider(Strict):
-    """A service outside this process that serves models."""
-
-    backend: BackendName
-    base_url: str | None = None
-    base_url_env: str | None = None
-    api_key_env: str | None = None
-    dialect: Dialect = Dialect.OPENAI
-    """Of an ``openai`` provider: which server answers there."""
-    local: bool = False
-    """True when prompts do not leave the machine."""
-    failures_to_open: int = Field(default=5, ge=1)
-    """Outages in a row after which the breaker opens and no worker calls any more."""
-    cooldown_s: float = Field(default=30, gt=0)
-    """How long it stays open first; each opening without a success between doubles it."""
-    longest_cooldown_s: float = Field(default=600, gt=0)
-    quota_cooldown_s: float = Field(default=3600, gt=0)
-    """How long it stays open when the provider says that the account is used up."""
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    """All workers together; absent: no bound."""
-    burst: int = Field(default=1, ge=1)
-    """Calls that may go out at once after a pause, where there is a bound."""
 
 
 class Tier(Strict):
@@ -208,9 +71,11 @@ class Lane(Strict):
     max_attempts: int = Field(default=3, ge=1)
     repeat_unknown_charges: bool = False
     """Whether a paid call that may have been served already is made again."""
+    consensus: Consensus | None = None
+    """Other lanes that must say the same before an answer of this one is accepted."""
 
 
-class Kind(Strict):
+class Kind(Demands):
     """What sort of question a decision is, and how it is treated by default."""
 
     tier: Name
@@ -218,25 +83,57 @@ class Kind(Strict):
     labels: tuple[str, ...] = ()
     json_schema: dict[str, Any] | None = None
     max_tokens: int | None = Field(default=None, ge=1)
-    stops: tuple[str, ...] | None = None
+    stops: tuple[Stop, ...] | None = None
     threshold: float = Field(default=0.7, ge=0, le=1)
     margin: float = Field(default=0.1, ge=0, le=1)
     """By how much the best label's probability must exceed the next one's."""
     critique: bool = False
     cache: bool = False
+    cache_ttl_s: Seconds | None = None
+    """How long its cached answers may serve, instead of the profile's ``cache.ttl_s``."""
+    semantic: bool = False
+    """Whether a cached answer also serves questions that are only alike."""
+    similarity: float | None = Field(default=None, gt=0, le=1)
+    """How alike, instead of the profile's ``cache.similarity``."""
+    any_numbers: bool = False
+    """Whether questions with different numbers can be alike."""
     template: str | None = None
     group: str = "general"
-    speciality: str = "general"
-    """Lanes of this speciality are asked before the others of their tier."""
+    speciality: str | None = None
+    """Lanes of this speciality are asked before the others of their tier; absent: the words of
+    the prompt decide, where the profile has ``specialities``."""
     adapter: Name | None = None
     """The LoRA adapter that answers it, on lanes whose model has it."""
+    certified: bool = False
+    """Whether an answer below the top tier is accepted with a certificate only."""
+    audit_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of its accepted answers that are audited, instead of ``audit.share``."""
     expected_tokens: int = Field(default=800, ge=1, description="per call, for projections")
+
+    @model_validator(mode="after")
+    def _demands_fit_the_output(self) -> Self:
+        fault = demands_fault(self, self.output)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _only_cached_answers_are_found_again(self) -> Self:
+        if self.semantic and not self.cache:
+            raise ValueError("semantic = true needs cache = true: set both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_certified(self) -> Self:
+        if self.certified and self.output not in (None, OutputType.CHOICE):
+            raise ValueError("certified is for choices, whose labels have probabilities: drop it")
+        return self
 
 
 class Rule(Strict):
     """Names a tier for decisions of which everything in ``when`` is true.
 
-    The keys are ``kind`` and the fields of a decision's signals and preferences.
+    The keys are ``kind``, ``complexity`` and the fields of a decision's signals and preferences.
     """
 
     when: dict[str, bool | str | int]
@@ -257,6 +154,23 @@ class Routing(Strict):
     """Checked in order where neither rule, wish nor override decides; they only lift a tier."""
     max_climbs: int = Field(default=2, ge=0)
     """How many lanes a decision may try after its first."""
+    strategy: Strategy = Strategy.LOCAL_FIRST
+    weights: Factors = BALANCED
+    """Of the factors of ``hybrid``."""
+    preset: Name | None = None
+    """The preset of decisions that name none; its privacy holds for all."""
+    classify: bool = False
+    """Whether the critic's tier classifies requests before they are planned."""
+    bands: Bands = Bands()
+    local_cost: LocalCost = LocalCost()
+    query_types: tuple[QueryType, ...] = ()
+    """Kinds for prompts whose asker names none, in order."""
+    learn: bool = False
+    """Whether what became of earlier decisions moves where new ones start."""
+    answer_usd: Dollars = Decimal("0.01")
+    """What an answer that passes is worth, where it learns."""
+    second_usd: Dollars = Decimal("0.0001")
+    """What a second of a model's work costs beside the provider's price, where it learns."""
 
 
 class CloudBudget(Strict):
@@ -284,8 +198,14 @@ class Catalog(Strict):
     models: dict[Name, Model]
     providers: dict[Name, Provider] = {}
     kinds: dict[Name, Kind]
+    specialities: dict[Name, Speciality] = {}
+    """Words by which prompts are given to specialists."""
+    presets: dict[Name, Preset] = {}
     routing: Routing
     cloud_budget: CloudBudget = CloudBudget()
+    cache: CacheRules = CacheRules()
+    audit: Audit = Audit()
+    certificates: Certifying = Certifying()
     reference_model: Name | None = None
     """The cloud model whose price the all-cloud cost is reckoned with."""
 
@@ -300,6 +220,7 @@ class Catalog(Strict):
             if model.provider is not None:
                 _known(model.provider, self.providers, f"models.{name}.provider")
         for kind_name, tier in self.routing.overrides.items():
+            _known(kind_name, self.kinds, "routing.overrides: kind")
             _known(tier, self.tiers, f"routing.overrides.{kind_name}")
         for index, rule in enumerate(self.routing.rules):
             _known(rule.tier, self.tiers, f"routing.rules[{index}].tier")
@@ -319,10 +240,35 @@ class Catalog(Strict):
                 _known(kind.adapter, known, f"kinds.{name}.adapter")
         return self
 
+    @model_validator(mode="after")
+    def _wishes_resolve(self) -> Self:
+        if self.routing.preset is not None:
+            _known(self.routing.preset, self.presets, "routing.preset")
+        for index, query_type in enumerate(self.routing.query_types):
+            _known(query_type.kind, self.kinds, f"routing.query_types[{index}].kind")
+        served = {lane.speciality: True for lane in self.lanes.values()}
+        for name in self.specialities:
+            _known(name, served, "specialities: lane speciality")
+        return self
+
+    @model_validator(mode="after")
+    def _panels_resolve(self) -> Self:
+        for name, lane in self.lanes.items():
+            if lane.consensus is not None:
+                fault = consensus_fault(name, lane.consensus, self.lanes, self.kinds)
+                if fault is not None:
+                    raise ValueError(fault)
+        return self
+
     def kind(self, name: str) -> Kind:
         """The kind of that name, or the treatment of unknown kinds."""
         found = self.kinds.get(name)
         return found if found is not None else Kind(tier=self.routing.unknown_kind_tier)
+
+    def audit_share(self, kind: str) -> float:
+        """The share of a kind's accepted answers that are audited, between 0 and 1."""
+        own = self.kind(kind).audit_share
+        return self.audit.share if own is None else own
 
     def lane_model(self, lane: str) -> Model:
         """The model that serves a lane."""

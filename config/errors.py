@@ -66,3 +66,7 @@ class BackendError(UptierError):
         self.outage = outage
         self.quota = quota
         self.ours = ours
+
+
+class DeadlinePassed(BackendError):
+    """The time in which an answer was wanted is over; nothing more is computed for it."""

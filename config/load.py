@@ -18,6 +18,8 @@ HERE = Path(__file__).parent
 M = TypeVar("M", bound=BaseModel)
 PROFILES = HERE / "profiles"
 KINDS = HERE / "kinds"
+SPECIALITIES = HERE / "specialities"
+PRESETS = HERE / "presets.toml"
 JOINED = frozenset({"routing.rules", "routing.raises"})
 """Lists to which every file adds: includes in their order, the profile last."""
 Lookup = Callable[[str], str | None]
@@ -52,9 +54,9 @@ def load_catalog(profile: str) -> Catalog:
         )
     data = read_toml(path)
     includes = data.pop("include", [])
-    merged: dict[str, Any] = {}
+    merged = read_toml(PRESETS)
     for name in includes:
-        merged = _merge(merged, read_toml(_kinds_file(name, path)))
+        merged = _merge(merged, read_toml(_included(name, path)))
     merged = _merge(merged, data)
     merged["profile"] = path.stem
     return validated(Catalog, merged, str(path))
@@ -129,12 +131,12 @@ def _absence(catalog: Catalog, model_name: str, lookup: Lookup) -> str | None:
     return None
 
 
-def _kinds_file(name: str, profile: Path) -> Path:
-    path = KINDS / f"{name}.toml"
-    if not isinstance(name, str) or "/" in name or not path.is_file():
-        known = ", ".join(sorted(p.stem for p in KINDS.glob("*.toml")))
+def _included(name: str, profile: Path) -> Path:
+    files = {p.stem: p for folder in (SPECIALITIES, KINDS) for p in folder.glob("*.toml")}
+    if not isinstance(name, str) or name not in files:
+        known = ", ".join(sorted(files))
         raise ConfigurationError(f"{profile}: include {name!r} is unknown: choose from {known}")
-    return path
+    return files[name]
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any], place: str = "") -> dict[str, Any]:

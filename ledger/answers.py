@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Engine, and_, func, select
 
 from ledger.database import reading
 from ledger.records import asked
 from ledger.transitions import ANSWERED_WELL, ATTEMPTS, DECISIONS, PREFIXES
+from routing.critique import CRITIC_KIND
 from routing.decision import Decision, Plan, State
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A decision whose last attempt awaits its verdict; ``critic`` is the critic's answer."""
+    """A decision whose last attempt awaits its verdict; ``critic`` is the critic's answer.
+
+    Where a panel was asked instead of a critic, ``critic_id`` is one of its members.
+    """
 
     id: str
     run_id: str
@@ -34,19 +39,29 @@ class Answered:
     critic_id: str | None
     critic_settled: bool
     critic: str | None
+    parent_id: str | None
+    audits: bool
+    """Whether it only checks another decision's answer."""
     deliveries: int
     """Times its check was asked for again; see ``sweeping.begin_checks``."""
 
 
 def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
     """Those of ``ids`` that await a verdict, in the order of submission."""
+    with reading(engine) as connection:
+        rows = connection.execute(_awaiting(ids)).all()
+    return [_answered(row) for row in rows]
+
+
+def _awaiting(ids: Sequence[str]) -> Any:
+    """Decisions with their latest attempts, and the critics that were asked about these."""
     critics = DECISIONS.alias("critics")
     latest = and_(
         ATTEMPTS.c.decision_id == DECISIONS.c.id,
         ATTEMPTS.c.lane == DECISIONS.c.lane,
         ATTEMPTS.c.number == DECISIONS.c.tries,
     )
-    query = (
+    return (
         select(
             *DECISIONS.c,
             PREFIXES.c.text.label("system"),
@@ -59,6 +74,7 @@ def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
             critics.c.state.label("critic_state"),
             critics.c.status.label("critic_status"),
             critics.c.answer.label("critic_answer"),
+            critics.c.kind.label("critic_kind"),
         )
         .join(ATTEMPTS, latest)
         .outerjoin(PREFIXES, PREFIXES.c.id == DECISIONS.c.prefix_id)
@@ -66,26 +82,32 @@ def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
         .where(DECISIONS.c.id.in_(ids), DECISIONS.c.state == State.ANSWERED.value)
         .order_by(DECISIONS.c.id)
     )
-    with reading(engine) as connection:
-        rows = connection.execute(query).all()
-    return [
-        Answered(
-            id=r.id,
-            run_id=r.run_id,
-            decision=asked(r, r.system or ""),
-            plan=Plan.model_validate_json(r.plan),
-            hop=r.hop,
-            lane=r.lane,
-            attempt_id=r.attempt_id,
-            fingerprint=r.fingerprint,
-            raw=r.raw,
-            label=r.answer_label,
-            probabilities=None if r.probabilities is None else tuple(json.loads(r.probabilities)),
-            truncated=r.truncated,
-            critic_id=r.critic_id,
-            critic_settled=r.critic_state == State.SETTLED.value,
-            critic=r.critic_answer if r.critic_status in ANSWERED_WELL else None,
-            deliveries=r.deliveries,
-        )
-        for r in rows
-    ]
+
+
+def _answered(row: Any) -> Answered:
+    probabilities = None if row.probabilities is None else tuple(json.loads(row.probabilities))
+    return Answered(
+        id=row.id,
+        run_id=row.run_id,
+        decision=asked(row, row.system or ""),
+        plan=Plan.model_validate_json(row.plan),
+        hop=row.hop,
+        lane=row.lane,
+        attempt_id=row.attempt_id,
+        fingerprint=row.fingerprint,
+        raw=row.raw,
+        label=row.answer_label,
+        probabilities=probabilities,
+        truncated=row.truncated,
+        critic_id=row.critic_id,
+        critic_settled=row.critic_state == State.SETTLED.value,
+        critic=_critique(row),
+        parent_id=row.parent_id,
+        audits=row.propensity is not None,
+        deliveries=row.deliveries,
+    )
+
+
+def _critique(row: Any) -> str | None:
+    said = row.critic_kind == CRITIC_KIND and row.critic_status in ANSWERED_WELL
+    return row.critic_answer if said else None

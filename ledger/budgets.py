@@ -14,8 +14,9 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Any
 
 from pydantic import BaseModel
-from sqlalchemy import Connection, Engine, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, or_, select, update
 
+from config.auditing import Audit
 from config.catalog import CloudBudget
 from ledger.clock import SECOND
 from ledger.database import insert_or_ignore, reading
@@ -24,6 +25,7 @@ from ledger.tables import TABLES
 
 BUDGETS = TABLES.tables["budget"]
 LONGEST_NAME = 120
+NO_AUDIT = Audit()
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,26 @@ class BudgetUse(BaseModel):
     alert: bool
 
 
-def bounds_of(budget: CloudBudget, claimed: Claimed, now: int) -> tuple[Bound, ...]:
-    """The budgets that a call for this decision draws on, in the order of their scopes."""
+def bounds_of(
+    budget: CloudBudget, claimed: Claimed, now: int, audit: Audit = NO_AUDIT
+) -> tuple[Bound, ...]:
+    """The budgets that a call for this decision draws on, in the order of their scopes.
+
+    An audit is nobody's wish: it draws on the ``audit`` budget alone.
+    """
     decision = claimed.decision
-    today = datetime.fromtimestamp(now / SECOND, UTC).date().isoformat()
+    today = _date(now)
+    if claimed.audits:
+        return (Bound(f"audit:{today}", _micros(audit.per_day_usd)),)
     day = today if decision.day is None else str(decision.day)
     own = decision.preferences.max_cost_usd
     request = own if own is not None else budget.per_request_usd
+    # What the asker grants is for the decision with all that it asks others about its answer.
+    whole = claimed.parent_id if own is not None and claimed.parent_id else claimed.id
     bounds = [
         Bound(run_scope(claimed.run_id), _micros(budget.per_run_usd)),
         Bound(f"day:{today}", _micros(budget.per_day_usd)),
-        Bound(f"request:{claimed.id}", _micros(request)),
+        Bound(f"request:{whole}", _micros(request)),
     ]
     if decision.agent_id:
         scope = f"agent:{claimed.run_id}:{_short(decision.agent_id)}:{day}"
@@ -117,8 +128,8 @@ def release(connection: Connection, scopes: Iterable[str], reserved: int) -> Non
 
 def usage(engine: Engine, run_id: str | None, alert_share: float, now: int) -> list[BudgetUse]:
     """The budgets of today and of a run, those of its agents only past their alert mark."""
-    today = datetime.fromtimestamp(now / SECOND, UTC).date().isoformat()
-    scopes = [BUDGETS.c.scope == f"day:{today}"]
+    today = _date(now)
+    scopes: list[ColumnElement[bool]] = [BUDGETS.c.scope.in_((f"audit:{today}", f"day:{today}"))]
     if run_id is not None:
         scopes.append(BUDGETS.c.scope == run_scope(run_id))
         scopes.append(BUDGETS.c.scope.startswith(f"agent:{run_id}:", autoescape=True))
@@ -127,6 +138,10 @@ def usage(engine: Engine, run_id: str | None, alert_share: float, now: int) -> l
         rows = connection.execute(query).all()
     uses = [_use(row, alert_share) for row in rows]
     return [u for u in uses if u.alert or not u.scope.startswith("agent:")]
+
+
+def _date(now: int) -> str:
+    return datetime.fromtimestamp(now / SECOND, UTC).date().isoformat()
 
 
 def _short(name: str) -> str:

@@ -10,12 +10,13 @@ import json
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, delete, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
+from ledger import certificates, policies
 from ledger.clock import SECOND, Clock
 from ledger.database import reading, writing
 from ledger.records import output_of
@@ -91,17 +92,35 @@ def store(engine: Engine, found: Sequence[Calibrated], lanes: Sequence[str], now
         return
     with writing(engine) as connection:
         connection.execute(insert(ROWS), [_row(one, now) for one in found])
+        for one in found:
+            _ended(connection, one.subject.model, [one.subject.kind], now)
         connection.execute(delete(CACHE).where(CACHE.c.lane.in_(lanes)))
 
 
-def forget(engine: Engine, model: str, kinds: Sequence[str], lanes: Sequence[str]) -> int:
+def forget(engine: Engine, model: str, kinds: Sequence[str], lanes: Sequence[str], now: int) -> int:
     """Take all corrections of these kinds of a model back, and cached answers; how many."""
     with writing(engine) as connection:
         found = delete(ROWS).where(ROWS.c.model == model, ROWS.c.kind.in_(kinds))
         count = connection.execute(found).rowcount
         if count:
+            _ended(connection, model, kinds, now)
             connection.execute(delete(CACHE).where(CACHE.c.lane.in_(lanes)))
     return int(count)
+
+
+def _ended(connection: Connection, model: str, kinds: Sequence[str], now: int) -> None:
+    """End what rests on probabilities that mean something else now."""
+    certificates.recalibrated(connection, model, kinds, now)
+    policies.recalibrated(connection, model, kinds, now)
+
+
+def calibrated_at(engine: Engine, subject: Subject) -> int:
+    """When the correction in force of a subject was found; 0 if it has none."""
+    query = select(func.max(ROWS.c.created_at)).where(
+        *(ROWS.c[name] == value for name, value in asdict(subject).items())
+    )
+    with reading(engine) as connection:
+        return int(connection.execute(query).scalar() or 0)
 
 
 def labelled(engine: Engine, subject: Subject, run_id: str | None = None) -> list[Labelled]:

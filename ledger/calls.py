@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, exists, insert, select, update
+from sqlalchemy import Connection, Engine, Select, and_, exists, insert, select, update
 
 from config.catalog import Provider
 from ledger import budgets, providers
@@ -155,20 +155,7 @@ def close_lost(
 
 def close_orphans(engine: Engine, *, now: int, grace_us: int, limit: int = 200) -> int:
     """Book intents of decisions that settled or moved on, whose worker never came back."""
-    running = and_(
-        DECISIONS.c.id == ATTEMPTS.c.decision_id,
-        DECISIONS.c.state == State.RUNNING.value,
-    )
-    query = (
-        select(*ATTEMPTS.c)
-        .where(
-            ATTEMPTS.c.outcome == INTENT,
-            ATTEMPTS.c.created_at < now - grace_us,
-            ~exists().where(running),
-        )
-        .order_by(ATTEMPTS.c.id)
-        .limit(limit)
-    )
+    query = _orphans(now - grace_us).limit(limit)
     with reading(engine) as connection:
         if connection.execute(query.limit(1)).first() is None:
             return 0
@@ -182,6 +169,22 @@ def close_orphans(engine: Engine, *, now: int, grace_us: int, limit: int = 200) 
         for scope, micros in charges:
             budgets.settle(connection, [scope], micros, micros)
     return len(rows)
+
+
+def _orphans(before: int) -> Select[Any]:
+    running = and_(
+        DECISIONS.c.id == ATTEMPTS.c.decision_id,
+        DECISIONS.c.state == State.RUNNING.value,
+    )
+    return (
+        select(*ATTEMPTS.c)
+        .where(
+            ATTEMPTS.c.outcome == INTENT,
+            ATTEMPTS.c.created_at < before,
+            ~exists().where(running),
+        )
+        .order_by(ATTEMPTS.c.id)
+    )
 
 
 def give_up(connection: Connection, ids: Sequence[str]) -> None:

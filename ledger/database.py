@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import alembic.command
 import alembic.config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Table, create_engine, event
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -95,6 +95,25 @@ def insert_or_ignore(connection: Connection, table: Table, unique: list[str]) ->
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=unique)
     return sqlite.insert(table).on_conflict_do_nothing(index_elements=unique)
+
+
+def insert_or_replace(
+    connection: Connection,
+    table: Table,
+    unique: list[str],
+    columns: Sequence[str],
+    *,
+    where: ColumnElement[bool],
+) -> Any:
+    """An INSERT that gives rows whose ``unique`` columns are there already new values in
+    ``columns``, if ``where`` holds of the old row."""
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    return statement.on_conflict_do_update(
+        index_elements=unique,
+        set_={name: statement.excluded[name] for name in columns},
+        where=where,
+    )
 
 
 def migrate(settings: Settings) -> None:

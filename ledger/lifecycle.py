@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, case, insert, select, update
 
-from ledger import calls, outbox, providers
+from ledger import calls, labels, outbox, providers
+from ledger.beside import ask, ask_beside
 from ledger.database import reading, writing
 from ledger.outbox import CHECK
 from ledger.providers import Health
@@ -32,10 +33,10 @@ from ledger.transitions import (
     Submission,
     after_error,
     answered_rows,
-    ask_critic,
     best_ending,
     chunks,
     climb,
+    end_questions,
     ending_without,
     held_rows,
     insert_new,
@@ -69,11 +70,9 @@ def claim(
     an outcome may have killed its worker: it is only taken alone, so that its neighbours do not
     die with it.
     """
-    free = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
-    lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
-    takes = (free | lost) if len(ids) == 1 else (free & (DECISIONS.c.deliveries == 0))
+    # What is ours already: an earlier try's commit went through, its answer was lost.
     mine = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_token == token)
-    takes |= mine  # an earlier try's commit went through, its answer was lost
+    takes = _to_be_had(now, alone=len(ids) == 1) | mine
     once_more = case((mine, DECISIONS.c.deliveries), else_=DECISIONS.c.deliveries + 1)
     rows: list[Any] = []
     with writing(engine) as connection:
@@ -94,6 +93,12 @@ def claim(
         systems = systems_of(connection, {r.prefix_id for r in rows if r.prefix_id})
     rows.sort(key=lambda r: r.id)
     return [claimed(r, systems) for r in rows]
+
+
+def _to_be_had(now: int, *, alone: bool) -> ColumnElement[bool]:
+    free = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
+    lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
+    return (free | lost) if alone else (free & (DECISIONS.c.deliveries == 0))
 
 
 def is_suspect(engine: Engine, decision_id: str, now: int) -> bool:
@@ -202,16 +207,19 @@ def cancel(
             else DECISIONS.c.id.in_(chunk) | DECISIONS.c.parent_id.in_(chunk)
         )
         with writing(engine) as connection:
-            open_ones = (
-                select(*DECISIONS.c)
-                .where(mine, DECISIONS.c.state != State.SETTLED.value)
-                .order_by(DECISIONS.c.id)
-                .with_for_update()
-            )
-            rows = connection.execute(open_ones).all()
+            rows = connection.execute(_open_ones(mine)).all()
             endings = [(r, ending_without(r, reason, Status.CANCELLED)) for r in rows]
             settle(connection, endings, followers, now)
     return followers
+
+
+def _open_ones(among: ColumnElement[bool]) -> Any:
+    return (
+        select(*DECISIONS.c)
+        .where(among, DECISIONS.c.state != State.SETTLED.value)
+        .order_by(DECISIONS.c.id)
+        .with_for_update()
+    )
 
 
 def settle_cached(engine: Engine, token: str, hits: Sequence[Hit], now: int) -> Followers:
@@ -222,7 +230,7 @@ def settle_cached(engine: Engine, token: str, hits: Sequence[Hit], now: int) -> 
         endings = [
             (
                 held[h.id],
-                Settlement(Status.CACHED, h.answer, h.lane, "answered before", h.p_answer),
+                Settlement(Status.CACHED, h.answer, h.lane, h.reason, h.p_answer),
             )
             for h in hits
             if h.id in held
@@ -258,10 +266,15 @@ def rule(engine: Engine, rulings: Sequence[Ruling], now: int) -> Followers:
             if r.degrade is not None
         ]
         settle(connection, endings, followers, now)
+        end_questions(connection, [stands[r.id] for r in live if r.climb_to], now)
         climb(connection, [(r.id, *r.climb_to) for r in live if r.climb_to], followers, now)
+        labels.from_top(connection, [(stands[r.id], a) for r in live if (a := r.top_answer)], now)
         for ruling in live:
-            if ruling.critic is not None:
-                ask_critic(connection, stands[ruling.id], ruling.critic, followers, now)
+            row = stands[ruling.id]
+            if ruling.questions:
+                ask(connection, row, ruling.questions, followers, now)
+            if ruling.audit is not None and row.held_status is None:
+                ask_beside(connection, row.run_id, [ruling.audit], followers, now)
     return followers
 
 

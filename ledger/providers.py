@@ -118,20 +118,27 @@ def note(connection: Connection, health: Health, now: int) -> None:
                  probe_until=None, reason="")  # fmt: skip
         return
     failures = row.failures + 1
-    probed = row.open_until is not None and row.open_until <= now
-    if health.verdict is Verdict.QUOTA:
-        cooldown = health.policy.quota_cooldown_s
-    elif health.verdict is Verdict.AWAY:
-        cooldown = min(health.pause_s, health.policy.quota_cooldown_s)
-    elif probed or (row.open_until is None and failures >= health.policy.failures_to_open):
-        doubled = health.policy.cooldown_s * 2.0 ** min(row.openings, 30)
-        cooldown = min(doubled, health.policy.longest_cooldown_s)
-    else:
+    cooldown = _cooldown_s(health, row, now)
+    if cooldown is None:
         _set(connection, health.provider, failures=failures, reason=health.reason)
         return
     open_until = max(row.open_until or 0, now + int(cooldown * SECOND))
     _set(connection, health.provider, failures=failures, openings=row.openings + 1,
          open_until=open_until, probe_until=None, reason=health.reason)  # fmt: skip
+
+
+def _cooldown_s(health: Health, row: Any, now: int) -> float | None:
+    """For how long a failure opens the breaker; ``None`` if it does not."""
+    policy = health.policy
+    if health.verdict is Verdict.QUOTA:
+        return policy.quota_cooldown_s
+    if health.verdict is Verdict.AWAY:
+        return min(health.pause_s, policy.quota_cooldown_s)
+    probed = row.open_until is not None and row.open_until <= now
+    if probed or (row.open_until is None and row.failures + 1 >= policy.failures_to_open):
+        doubled: float = policy.cooldown_s * 2.0 ** min(row.openings, 30)
+        return min(doubled, policy.longest_cooldown_s)
+    return None
 
 
 def closed_lanes(engine: Engine, catalog: Catalog, now: int) -> dict[str, AbsentLane]:

@@ -24,6 +24,8 @@ class Planned:
     decision: Decision
     plan: Plan
     parent_id: str | None = None
+    propensity: float | None = None
+    """Of an audit: the probability with which its parent was chosen."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Claimed:
     plan: str
     """Its plan as JSON; see :func:`plan_of`."""
     hop: int
+    parent_id: str | None = None
+    """The decision that asks this one about its answer."""
+    audits: bool = False
+    """Whether it only checks another decision's answer."""
+    deadline_at: int | None = None
+    """When it expires, in microseconds since 1970."""
 
 
 class StoredVerdict(BaseModel):
@@ -56,6 +64,17 @@ class StoredVerdict(BaseModel):
     p_answer: float | None = None
     vetoes: tuple[str, ...] = ()
     issues: tuple[str, ...] = ()
+    agreement: dict[str, bool] = {}
+    """Whether other lanes said the same, by their names: those tried before, and a panel's."""
+    sound: bool | None = None
+    """Whether it passed the rubric; absent in verdicts from before certificates."""
+    asks: str | None = None
+    """The lane that was asked next because the policy in force held the answer back."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it passed the rubric, be it accepted or not."""
+        return self.passed if self.sound is None else self.sound
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,7 @@ class Hit:
     answer: str
     lane: str
     p_answer: float | None
+    reason: str = "answered before"
 
 
 def decision_row(run_id: str, planned: Planned, now: int) -> dict[str, Any]:
@@ -130,6 +150,7 @@ def decision_row(run_id: str, planned: Planned, now: int) -> dict[str, Any]:
         "lane": plan.hops[0].lane,
         "state": State.QUEUED.value,
         "parent_id": planned.parent_id,
+        "propensity": planned.propensity,
         "published_at": now,
         "deadline_at": None if deadline is None else now + int(deadline * SECOND),
         "created_at": now,
@@ -159,6 +180,9 @@ def claimed(row: Any, systems: dict[str, str]) -> Claimed:
         queued_at=row.queued_at,
         plan=row.plan,
         hop=row.hop,
+        parent_id=row.parent_id,
+        audits=row.propensity is not None,
+        deadline_at=row.deadline_at,
     )
 
 

@@ -11,10 +11,14 @@ from sqlalchemy import Connection, Engine, func, select
 
 from config.catalog import Catalog
 from config.settings import Settings
+from ledger import certificates
+from ledger.audit_use import AuditUse, audit_use
 from ledger.budgets import BudgetUse, usage
 from ledger.calls import INTENT, UNKNOWN
+from ledger.certificates import CertificateState
 from ledger.clock import SECOND, now
 from ledger.database import ledger_place, open_ledger, reading
+from ledger.money import dollars
 from ledger.providers import ProviderState, states
 from ledger.runs import RunInfo
 from ledger.tables import TABLES
@@ -100,6 +104,7 @@ class Report(BaseModel):
     decisions: Counts
     escalated: int
     escalation_rate: float | None
+    audits: AuditUse
     unsettled: int
     empty: int
     accuracy: Accuracy
@@ -128,56 +133,40 @@ def report(engine: Engine, settings: Settings, catalog: Catalog, run: RunInfo) -
         rows = connection.execute(_decisions_query(run.id)).all()
         tries = connection.execute(_attempts_query(run.id)).all()
         unsettled = _unsettled(connection, run.id)
+        audits = audit_use(connection, run.id)
     counts = _counts(rows, catalog)
-    total = counts.total
-    escalated = sum(1 for r in rows if r.climbs)
+    total, escalated = counts.total, sum(1 for r in rows if r.climbs)
     spent = sum(t.cost_micros for t in tries)
     unknown = [t.estimated_micros for t in tries if t.outcome in NOT_KNOWN]
     all_cloud = _all_cloud_micros(rows, tries, catalog)
     seconds = _seconds(rows)
     return Report(
-        run=run.id,
-        mode=run.mode,
-        profile=run.profile,
-        seed=run.seed,
-        decisions=counts,
-        escalated=escalated,
-        escalation_rate=escalated / total if total else None,
-        unsettled=unsettled,
-        empty=sum(1 for r in rows if r.state == State.SETTLED.value and not r.answer),
-        accuracy=_accuracy(rows, catalog),
+        run=run.id, mode=run.mode, profile=run.profile, seed=run.seed, decisions=counts,
+        escalated=escalated, escalation_rate=escalated / total if total else None, audits=audits,
+        unsettled=unsettled, empty=_empty(rows), accuracy=_accuracy(rows, catalog),
         lanes=_lanes(tries, catalog),
         absent_tiers={lane.tier: lane.reason for lane in run.absent},
-        tokens={
-            "input": sum(t.tokens_in for t in tries),
-            "cached": sum(t.tokens_cached for t in tries),
-            "output": sum(t.tokens_out for t in tries),
-        },
-        cost_usd=dollars(spent),
-        unknown_charge_usd=dollars(sum(unknown)),
-        unknown_charges=len(unknown),
+        tokens=_tokens(tries), cost_usd=dollars(spent),
+        unknown_charge_usd=dollars(sum(unknown)), unknown_charges=len(unknown),
         budgets=usage(engine, run.id, catalog.cloud_budget.alert_share, now()),
         all_cloud_cost_usd=None if all_cloud is None else dollars(all_cloud),
         all_cloud_model=catalog.reference_model,
         savings_usd=None if all_cloud is None else dollars(all_cloud - spent),
         savings_share=1 - spent / all_cloud if all_cloud else None,
-        seconds=seconds,
-        decisions_per_second=total / seconds if seconds else None,
-        latency_ms=Latency(
-            waiting=_quantiles([t.waiting_us for t in tries]),
-            inference=_quantiles([t.inference_us for t in tries]),
-        ),
+        seconds=seconds, decisions_per_second=total / seconds if seconds else None,
+        latency_ms=_latency(tries),
         cache_share=counts.by_status.get(Status.CACHED.value, 0) / total if total else 0.0,
         ledger=ledger_place(settings),
-    )
+    )  # fmt: skip
 
 
 class Overview(BaseModel):
-    """What a ledger holds of all runs: decisions by state, today's budgets, the providers."""
+    """What a ledger holds of all runs: decisions by state, today's budgets, and what stands."""
 
     decisions: dict[str, int] = {}
     budgets: list[BudgetUse] = []
     providers: list[ProviderState] = []
+    certificates: list[CertificateState] = []
 
 
 def overview(settings: Settings) -> Overview:
@@ -196,14 +185,10 @@ def overview(settings: Settings) -> Overview:
             decisions=by_state,
             budgets=usage(engine, None, catalog.cloud_budget.alert_share, moment),
             providers=states(engine, catalog, moment),
+            certificates=certificates.states(engine),
         )
     finally:
         engine.dispose()
-
-
-def dollars(micros: int) -> float:
-    """Micro-dollars for display; sums are made before this, in whole micro-dollars."""
-    return micros / 1_000_000
 
 
 def _decisions_query(run_id: str) -> Any:
@@ -216,7 +201,7 @@ def _decisions_query(run_id: str) -> Any:
             columns.settled_at, size.label("chars"),
         )
         .outerjoin(PREFIXES, PREFIXES.c.id == columns.prefix_id)
-        .where(columns.run_id == run_id)
+        .where(columns.run_id == run_id, columns.propensity.is_(None))
     )  # fmt: skip
 
 
@@ -235,9 +220,25 @@ def _attempts_query(run_id: str) -> Any:
 
 def _unsettled(connection: Connection, run_id: str) -> int:
     query = select(func.count()).where(
-        DECISIONS.c.run_id == run_id, DECISIONS.c.state != State.SETTLED.value
+        DECISIONS.c.run_id == run_id,
+        DECISIONS.c.state != State.SETTLED.value,
+        DECISIONS.c.propensity.is_(None),
     )
     return connection.execute(query).scalar_one()
+
+
+def _empty(rows: Sequence[Any]) -> int:
+    settled = [r for r in rows if r.state == State.SETTLED.value]
+    # Of what was cancelled nobody wanted an answer any more.
+    return sum(1 for r in settled if not r.answer and r.status != Status.CANCELLED.value)
+
+
+def _tokens(tries: Sequence[Any]) -> dict[str, int]:
+    return {
+        "input": sum(t.tokens_in for t in tries),
+        "cached": sum(t.tokens_cached for t in tries),
+        "output": sum(t.tokens_out for t in tries),
+    }
 
 
 def _counts(rows: Sequence[Any], catalog: Catalog) -> Counts:
@@ -325,6 +326,13 @@ def _all_cloud_micros(rows: Sequence[Any], tries: Iterable[Any], catalog: Catalo
 def _seconds(rows: Sequence[Any]) -> float:
     ends = [r.settled_at for r in rows if r.settled_at is not None]
     return (max(ends) - min(r.created_at for r in rows)) / SECOND if ends else 0.0
+
+
+def _latency(tries: Sequence[Any]) -> Latency:
+    return Latency(
+        waiting=_quantiles([t.waiting_us for t in tries]),
+        inference=_quantiles([t.inference_us for t in tries]),
+    )
 
 
 def _quantiles(micros: list[int]) -> Quantiles:

@@ -24,6 +24,8 @@ from ledger.transitions import (
 )
 from routing.decision import Plan, State, Status
 
+EXPIRED = "deadline passed"
+"""Why a decision past its deadline ended."""
 ALONE_A_ROUND = 50
 """Messages of a single decision that a round sends; more would only lengthen the queue."""
 ASKED_AGAIN = 1
@@ -43,7 +45,7 @@ def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
             return followers
     with writing(engine) as connection:
         rows = connection.execute(query.with_for_update(skip_locked=True)).all()
-        endings = [(r, ending_without(r, "deadline passed", Status.EXPIRED)) for r in rows]
+        endings = [(r, ending_without(r, EXPIRED, Status.EXPIRED)) for r in rows]
         settle(connection, endings, followers, now)
     return followers
 
@@ -58,11 +60,10 @@ def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000)
     due = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
     first_time = DECISIONS.c.published_at < DECISIONS.c.not_before
     lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
-    # Who waits for a critic is told by the critic's settlement.
-    critics = DECISIONS.alias("critics")
-    waits = exists().where(
-        critics.c.id == DECISIONS.c.critic_id, critics.c.state != State.SETTLED.value
-    )
+    # Who waits for a critic or a panel is told by each one's settlement.
+    children = DECISIONS.alias("children")
+    ours = (children.c.id == DECISIONS.c.critic_id) | (children.c.parent_id == DECISIONS.c.id)
+    waits = exists().where(ours, children.c.state != State.SETTLED.value)
     unchecked = (DECISIONS.c.state == State.ANSWERED.value) & ~waits
     stale = DECISIONS.c.published_at < stale_before
     columns = (DECISIONS.c.id, DECISIONS.c.lane, DECISIONS.c.state, DECISIONS.c.deliveries)

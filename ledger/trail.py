@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import BaseModel
 from sqlalchemy import Engine, select
 
 from config.errors import InputError
 from ledger.database import reading
+from ledger.money import dollars
 from ledger.records import StoredVerdict
-from ledger.reports import dollars
 from ledger.tables import TABLES
 from routing.decision import Plan
 
@@ -67,6 +70,10 @@ def trail(engine: Engine, decision_id: str) -> Trail:
         ).all()
     if row is None:
         raise InputError(f"decision {decision_id!r} is not in the ledger: check the id")
+    return _trail(row, attempts)
+
+
+def _trail(row: Any, attempts: Sequence[Any]) -> Trail:
     total = None if row.settled_at is None else (row.settled_at - row.created_at) / 1000
     return Trail(
         id=row.id,
@@ -81,22 +88,23 @@ def trail(engine: Engine, decision_id: str) -> Trail:
         climbs=row.climbs,
         cost_usd=dollars(row.cost_micros),
         total_ms=total,
-        attempts=[
-            AttemptTrail(
-                lane=a.lane,
-                number=a.number,
-                model=a.model,
-                outcome=a.outcome,
-                raw=a.raw,
-                error=a.error,
-                tokens_in=a.tokens_in,
-                tokens_cached=a.tokens_cached,
-                tokens_out=a.tokens_out,
-                cost_usd=dollars(a.cost_micros),
-                waiting_ms=a.waiting_us / 1000,
-                inference_ms=a.inference_us / 1000,
-                verdict=None if a.verdict is None else StoredVerdict.model_validate_json(a.verdict),
-            )
-            for a in attempts
-        ],
+        attempts=[_attempt(one) for one in attempts],
+    )
+
+
+def _attempt(row: Any) -> AttemptTrail:
+    return AttemptTrail(
+        lane=row.lane,
+        number=row.number,
+        model=row.model,
+        outcome=row.outcome,
+        raw=row.raw,
+        error=row.error,
+        tokens_in=row.tokens_in,
+        tokens_cached=row.tokens_cached,
+        tokens_out=row.tokens_out,
+        cost_usd=dollars(row.cost_micros),
+        waiting_ms=row.waiting_us / 1000,
+        inference_ms=row.inference_us / 1000,
+        verdict=None if row.verdict is None else StoredVerdict.model_validate_json(row.verdict),
     )

@@ -9,11 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from ledger import outbox
+from ledger import labels, outbox
+from ledger.best import best_attempt
 from ledger.database import insert_or_ignore
 from ledger.outbox import CHECK, DECIDE, Message
-from ledger.records import Planned, StoredVerdict, Tried, decision_row, prefix_id
+from ledger.records import Planned, StoredVerdict, Tried, prefix_id
 from ledger.tables import TABLES
+from routing.consensus import PANEL_KEY
 from routing.decision import Plan, State, Status
 
 QUALITY_QUEUE = "quality"
@@ -49,8 +51,8 @@ class Settlement:
 class Ruling:
     """What the quality check decided for one attempt, and what follows.
 
-    One of ``settle``, ``climb_to`` (hop index and lane), ``critic`` (a question to be settled
-    first) and ``degrade`` (why the best attempt so far has to do) is set.
+    One of ``settle``, ``climb_to`` (hop index and lane), ``questions`` (to a critic or a panel,
+    to be settled first) and ``degrade`` (why the best attempt so far has to do) is set.
     """
 
     id: str
@@ -61,8 +63,23 @@ class Ruling:
     passed: bool
     settle: Settlement | None = None
     climb_to: tuple[int, str] | None = None
-    critic: Planned | None = None
+    questions: tuple[Planned, ...] = ()
     degrade: str | None = None
+    audit: Planned | None = None
+    """With ``settle``: the same question to the top lane, which labels the answer."""
+    is_top: bool = False
+    """With ``settle`` or ``degrade``: whether the answer is the top lane's.
+
+    Unless it was vetoed, it labels those below.
+    """
+
+    @property
+    def top_answer(self) -> str | None:
+        """What the top lane said where that ends the decision; ``None``: nothing that stands."""
+        if not self.is_top or (self.settle is None and self.degrade is None):
+            return None
+        verdict = StoredVerdict.model_validate_json(self.verdict)
+        return verdict.answer if verdict.usable else None
 
 
 @dataclass(frozen=True)
@@ -203,6 +220,18 @@ def settle(
 ) -> None:
     if not endings:
         return
+    _write_endings(connection, [(row.id, _as_held(row, ending)) for row, ending in endings], now)
+    end_questions(connection, [row for row, _ in endings], now)
+    labels.from_audits(connection, endings, now)
+    followers.settled += [(row.run_id, row.id) for row, _ in endings]
+    # Nobody waits for an audit.
+    parents = [row.parent_id for row, _ in endings if row.parent_id and row.propensity is None]
+    followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, parents, now)
+
+
+def _write_endings(
+    connection: Connection, endings: Sequence[tuple[str, Settlement]], now: int
+) -> None:
     statement = (
         update(DECISIONS)
         .where(DECISIONS.c.id == bindparam("b_id"), DECISIONS.c.state != State.SETTLED.value)
@@ -218,30 +247,21 @@ def settle(
             p_answer=bindparam("b_p"),
         )
     )
-    connection.execute(
-        statement,
-        [
-            {
-                "b_id": row.id,
-                "b_status": e.status.value,
-                "b_answer": e.answer,
-                "b_lane": e.lane,
-                "b_reason": e.reason,
-                "b_p": e.p_answer,
-            }
-            for row, e in ((row, _as_held(row, ending)) for row, ending in endings)
-        ],
-    )
-    _end_critics(connection, [row.critic_id for row, _ in endings if row.critic_id], now)
-    followers.settled += [(row.run_id, row.id) for row, _ in endings]
-    parents = [row.parent_id for row, _ in endings if row.parent_id]
-    followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, parents, now)
+    rows = [
+        {"b_id": i, "b_status": e.status.value, "b_answer": e.answer, "b_lane": e.lane,
+         "b_reason": e.reason, "b_p": e.p_answer}
+        for i, e in endings
+    ]  # fmt: skip
+    connection.execute(statement, rows)
 
 
-def _end_critics(connection: Connection, ids: Sequence[str], now: int) -> None:
-    """Nobody asks a critic any more whose question is settled."""
-    for chunk in chunks(ids):
-        open_ones = DECISIONS.c.id.in_(chunk) & (DECISIONS.c.state != State.SETTLED.value)
+def end_questions(connection: Connection, rows: Sequence[Any], now: int) -> None:
+    """Nobody asks a critic or a panel any more about an answer whose fate is decided."""
+    asking = {row.id: row.critic_id for row in rows if row.critic_id}
+    for chunk in chunks(list(asking)):
+        critics = DECISIONS.c.id.in_([asking[one] for one in chunk])
+        panels = DECISIONS.c.parent_id.in_(chunk) & DECISIONS.c.key.startswith(PANEL_KEY)
+        open_ones = (critics | panels) & (DECISIONS.c.state != State.SETTLED.value)
         connection.execute(
             update(DECISIONS)
             .where(open_ones)
@@ -266,7 +286,7 @@ def refuse(
     """Move a held decision on from a lane that may not be called; see :class:`Refusal`."""
     if refusal.climb_to is not None:
         climb(connection, [(row.id, *refusal.climb_to)], followers, now)
-    elif _best_attempt(connection, row.id) is not None:
+    elif best_attempt(connection, row.id) is not None:
         ending = best_ending(connection, row, refusal.reason)
         settle(connection, [(row, replace(ending, status=refusal.status))], followers, now)
     elif refusal.lower is not None:
@@ -309,6 +329,17 @@ def climb(
 ) -> None:
     if not climbs:
         return
+    _move(connection, climbs, now, upwards)
+    by_lane: dict[str, list[str]] = defaultdict(list)
+    for decision_id, _, lane in climbs:
+        by_lane[lane].append(decision_id)
+    for lane, ids in by_lane.items():
+        followers.messages += outbox.write(connection, DECIDE, lane, ids, now)
+
+
+def _move(
+    connection: Connection, climbs: Sequence[tuple[str, int, str]], now: int, upwards: bool
+) -> None:
     statement = (
         update(DECISIONS)
         .where(DECISIONS.c.id == bindparam("b_id"))
@@ -329,23 +360,6 @@ def climb(
     )
     connection.execute(
         statement, [{"b_id": i, "b_hop": hop, "b_lane": lane} for i, hop, lane in climbs]
-    )
-    by_lane: dict[str, list[str]] = defaultdict(list)
-    for decision_id, _, lane in climbs:
-        by_lane[lane].append(decision_id)
-    for lane, ids in by_lane.items():
-        followers.messages += outbox.write(connection, DECIDE, lane, ids, now)
-
-
-def ask_critic(
-    connection: Connection, row: Any, critic: Planned, followers: Followers, now: int
-) -> None:
-    rows = [decision_row(row.run_id, critic, now)]
-    submission = insert_new(connection, row.run_id, [critic], rows, now)
-    followers.messages += submission.messages
-    statement = update(DECISIONS).where(DECISIONS.c.id == row.id)
-    connection.execute(
-        statement.values(critic_id=submission.ids[0], published_at=now, deliveries=0)
     )
 
 
@@ -369,25 +383,11 @@ def after_error(
 
 
 def best_ending(connection: Connection, row: Any, reason: str) -> Settlement:
-    best = _best_attempt(connection, row.id)
+    best = best_attempt(connection, row.id)
     if best is None:
         return ending_without(row, reason, Status.DEAD)
     answer, lane, p_answer = best
     return Settlement(Status.DEGRADED, answer, lane, f"{reason}; best attempt", p_answer)
-
-
-def _best_attempt(connection: Connection, decision_id: str) -> tuple[str, str, float | None] | None:
-    """The usable attempt with the best score, the latest of equals."""
-    query = (
-        select(ATTEMPTS.c.verdict, ATTEMPTS.c.lane, ATTEMPTS.c.score)
-        .where(ATTEMPTS.c.decision_id == decision_id, ATTEMPTS.c.verdict.is_not(None))
-        .order_by(ATTEMPTS.c.score.desc(), ATTEMPTS.c.created_at.desc())
-    )
-    for row in connection.execute(query):
-        verdict = StoredVerdict.model_validate_json(row.verdict)
-        if verdict.usable:
-            return verdict.answer, row.lane, verdict.p_answer
-    return None
 
 
 def ending_without(row: Any, reason: str, status: Status) -> Settlement:

@@ -19,7 +19,11 @@ SYSTEM = (
 
 
 def critic_question(asked: Decision, answer: str, key: str) -> Decision:
-    """A decision that asks whether ``answer`` fits what was ``asked``; as private as that was."""
+    """A decision that asks whether ``answer`` fits what was ``asked``; as private as that was.
+
+    It draws on the same ``max_cost_usd``, where its lane is paid.
+    """
+    wishes = asked.preferences
     quote = asked.prompt[-LONGEST_QUOTE:]
     return Decision(
         kind=CRITIC_KIND,
@@ -30,6 +34,8 @@ def critic_question(asked: Decision, answer: str, key: str) -> Decision:
         template=TEMPLATE,
         agent_id=asked.agent_id,
         day=asked.day,
-        preferences=Preferences(privacy=asked.preferences.privacy, cache=asked.preferences.cache),
+        preferences=Preferences(
+            privacy=wishes.privacy, cache=wishes.cache, max_cost_usd=wishes.max_cost_usd
+        ),
         seed=asked.seed,
     )

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from config.catalog import Catalog, Dollars, OutputType
+from config.catalog import Catalog, Dollars, Name, OutputType, Stop
 from config.errors import InputError
 from config.load import one_line
+from config.strategies import Factors, Milliseconds, Share, Strategy
 
 MAX_PROMPT_CHARS = 200_000
 MAX_ANSWER_CHARS = 200_000
@@ -73,6 +74,13 @@ class Privacy(StrEnum):
         """Whether cloud providers are out of the question."""
         return self in (Privacy.HIGH, Privacy.MAXIMUM)
 
+    def at_least(self, other: Privacy) -> Privacy:
+        """The stricter of two levels."""
+        return max(self, other, key=_LEVELS.index)
+
+
+_LEVELS = tuple(Privacy)
+
 
 class CacheScope(StrEnum):
     """How far an earlier answer to the same question may come from."""
@@ -104,7 +112,9 @@ class TextOutput(Value):
 
     type: Literal[OutputType.TEXT] = OutputType.TEXT
     max_tokens: int | None = Field(default=None, ge=1)
-    stops: tuple[Annotated[str, Field(max_length=200)], ...] | None = Field(None, max_length=16)
+    stops: tuple[Annotated[Stop, Field(max_length=200)], ...] | None = Field(
+        default=None, max_length=16
+    )
     min_chars: int = Field(default=1, ge=1)
 
 
@@ -136,6 +146,14 @@ class Signals(Value):
     multi_agent: bool = False
     novel: bool = False
     multi_file: bool = False
+    complexity: Complexity | None = None
+    """The class, where somebody knows it; absent: reckoned from kind and signals."""
+    domain: str = Field(default="", max_length=64)
+    """What it is about; one that is a speciality of the profile goes to its specialist."""
+    urgency: Literal["low", "medium", "high"] = "medium"
+    """``hybrid`` weighs the latency of urgent decisions twice, of others that can wait half."""
+    estimated_tokens: int | None = Field(default=None, ge=1)
+    """Of question and answer together, to compare lanes by; absent: reckoned."""
 
 
 class Preferences(Value):
@@ -148,8 +166,24 @@ class Preferences(Value):
     max_cost_usd: Dollars | None = None
     """What all paid calls for this decision together may cost."""
     cache: CacheScope = CacheScope.SHARED
+    own_sample: bool = False
+    """Whether the answer must be drawn for this decision alone: neither an earlier answer nor
+    that of an identical question beside it may serve."""
     adapter: AdapterName | None = None
     """The LoRA adapter to answer with, instead of the kind's own; empty for none."""
+    specialist: Name | None = None
+    """The speciality whose lane is asked first; ``general`` for none. Beats kind and words."""
+    preset: Name | None = None
+    """Wishes of the profile under one name, for what is not stated here."""
+    strategy: Strategy | None = None
+    weights: Factors | None = None
+    """Of the factors of ``hybrid``, instead of the profile's."""
+    min_quality: Share | None = None
+    """Lanes expected to do worse are left out."""
+    max_latency_ms: Milliseconds | None = None
+    """Lanes expected to take longer are left out."""
+    classify: bool | None = None
+    """Whether the small model looks at it before it is planned; absent: as the profile says."""
 
 
 class Decision(Value):

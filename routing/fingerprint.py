@@ -1,13 +1,23 @@
-"""The key under which an answer is kept: equal for questions that deserve the same answer."""
+"""The key under which an answer is kept: equal for questions that deserve the same answer.
+
+Dates, times and UUIDs do not tell questions apart. That is the point (a state that is printed
+with its clock is the same state a minute later) and the danger: where the answer hangs on the
+date itself, the prompt has to say what follows from it ("due in 2 days"), or the signals have.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
-from routing.decision import Decision, Signals
+from config.catalog import Catalog, OutputType
+from config.demands import Demands
+from routing.adapters import adapter_of
+from routing.decision import CacheScope, Decision, Privacy, Signals
+from routing.similar import guards
 
 HIGH_LOAD_QUEUE = 5
 """Waiting tasks beyond which an agent is under high load."""
@@ -33,26 +43,83 @@ _VOLATILE = (
 """What differs between two askings of one question, and what stands in for it, in order."""
 
 
-def cache_key(decision: Decision, model_fingerprint: str) -> str:
-    """The key as 64 hexadecimal digits (SHA-256).
+@dataclass(frozen=True)
+class Place:
+    """Where an answer is kept: under ``key``; ``space`` names all that an alike one must share,
+    where there is an embedder."""
 
-    It covers the agent's role, the kind, the load, the prompt less dates, times and UUIDs, what
-    is asked for, the template's version, the adapter that was asked for and
-    ``model_fingerprint``, so that an answer never outlives the model or the prompt that it came
-    from; which adapter a kind has is part of the model's fingerprint. Left out are the agent
-    itself and the seed: agents of one role in one situation share an answer.
+    key: str
+    space: str | None
+    prompt: str
+    """The prompt, normalised."""
+
+
+def place_of(
+    decision: Decision,
+    run_id: str,
+    model_fingerprint: str,
+    policy: str = "",
+    *,
+    embedder: str = "",
+    any_numbers: bool = False,
+) -> Place:
+    """The place of a decision's answer; key and space are 64 hexadecimal digits (SHA-256).
+
+    Both cover the agent's role, the kind, the load, the constant prompt, what is asked for, the
+    template's version, the adapter that was asked for, the privacy domain, the run where answers
+    do not leave it, ``policy`` (see :func:`policy_of`) and ``model_fingerprint``, so that an
+    answer never outlives the model or the prompt that it came from. The key adds the prompt less
+    dates, times and UUIDs; the space its numbers and negations (no numbers with ``any_numbers``)
+    and the embedder. Left out are the agent itself, except under maximum privacy, and the seed:
+    agents of one role in one situation share an answer.
     """
+    prompt = normalised(decision.prompt)
     parts = (
         decision.agent_id.partition("-")[0],
         decision.kind,
         load_bucket(decision.signals),
         _normalised_once(decision.system),
-        normalised(decision.prompt),
-        decision.output.model_dump(mode="json"),
+        decision.output.model_dump_json(),  # as text: the order of properties is asked for too
         decision.template,
         decision.preferences.adapter,
+        privacy_domain(decision),
+        run_id if _stays_in_run(decision) else None,
+        policy,
         model_fingerprint,
     )
+    key = _hash(("exact", *parts, prompt))
+    if not embedder:
+        return Place(key, None, prompt)
+    return Place(key, _hash(("alike", *parts, embedder, guards(prompt, any_numbers))), prompt)
+
+
+def privacy_domain(decision: Decision) -> str:
+    """Within which an answer may be shared: ``open``, ``high``, or the agent's own."""
+    privacy = decision.preferences.privacy
+    if privacy is Privacy.MAXIMUM:
+        return f"maximum:{decision.agent_id}"
+    return "high" if privacy.stays_home else "open"
+
+
+def policy_of(decision: Decision, catalog: Catalog, lane: str) -> str:
+    """What of the profile shapes a lane's accepted answer: how it is drawn, by which adapter it is
+    given, and the check that it passed."""
+    kind = catalog.kind(decision.kind)
+    drawn = None
+    if decision.output.type is not OutputType.CHOICE:
+        drawn = catalog.sampling(lane).model_dump(mode="json")
+    adapter = adapter_of(decision, catalog, lane)
+    demands = {name: getattr(kind, name) for name in Demands.model_fields}
+    checks = [kind.threshold, kind.margin, kind.critique, kind.certified, demands]
+    return json.dumps([drawn, adapter, *checks], sort_keys=True)
+
+
+def _stays_in_run(decision: Decision) -> bool:
+    wishes = decision.preferences
+    return wishes.cache is not CacheScope.SHARED or wishes.privacy is Privacy.MAXIMUM
+
+
+def _hash(parts: tuple[object, ...]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
+from config.demands import Demands
+from routing.agreement import PLAIN
 from routing.choices import check_choice, parse_choice
-from routing.decision import ChoiceOutput, JsonOutput, Output
+from routing.code import check_code
+from routing.decision import ChoiceOutput, JsonOutput, Output, TextOutput
+from routing.fields import with_fields
 from routing.findings import Findings
+from routing.grounding import with_grounding
 from routing.prose import check_text
+from routing.review import review_phrases
 from routing.structured import check_json
 
-__all__ = ["Answer", "Verdict", "check", "parse_choice", "usable"]
+__all__ = ["Answer", "Verdict", "check", "parse_choice"]
 
 FORMAT, COMPLETENESS, COHERENCE, CRITIQUE = 0.3, 0.2, 0.3, 0.2
 """What each check weighs in the score."""
@@ -37,7 +44,8 @@ class Verdict:
     """What the check says of an answer; the four checks and the score are between 0 and 1.
 
     ``critique`` is ``None`` if no critic was asked. ``answer`` is what to hand back: the label,
-    the stripped text, or canonical JSON; it is empty where a veto stands.
+    the stripped text, or canonical JSON; it is empty where a veto stands. ``agreement`` tells
+    whether it is what other lanes said, by their names.
     """
 
     format: float
@@ -49,6 +57,9 @@ class Verdict:
     issues: tuple[str, ...]
     passed: bool
     answer: str
+    agreement: Mapping[str, bool] = field(default_factory=dict)
+    held_back: bool = False
+    """Whether the rubric let it pass, and a certificate or the policy did not."""
 
 
 def check(
@@ -58,16 +69,16 @@ def check(
     threshold: float,
     margin: float,
     critique: bool | None,
+    demands: Demands = PLAIN,
 ) -> Verdict:
     """Weigh an answer: it passes if no veto stands and the score reaches ``threshold``.
 
     The score is the weighted mean of the checks that were made. For a choice, the best label
     must lead the next one by more than ``margin`` in probability. ``critique`` is what the
-    critic said, ``None`` if it was not asked.
+    critic said, ``None`` if it was not asked; ``demands`` is what the kind asks for beside.
     """
-    found = _findings(answer, output, margin)
+    found = _findings(answer, output, margin, demands)
     score = _score(found, critique)
-    doubts = ("the critic says that the answer does not fit",) if critique is False else ()
     return Verdict(
         format=found.format,
         completeness=found.completeness,
@@ -75,22 +86,44 @@ def check(
         critique=None if critique is None else float(critique),
         score=score,
         vetoes=found.vetoes,
-        issues=(*found.issues, *doubts),
+        issues=(*found.issues, *_doubts(answer, critique)),
         passed=not found.vetoes and score >= threshold,
         answer=found.answer,
     )
 
 
-def usable(answer: Answer, output: Output) -> bool:
-    """Whether an answer may be handed back at all, be it below the bar: no veto stands."""
-    return not _findings(answer, output, 0.0).vetoes
+def _doubts(answer: Answer, critique: bool | None) -> Iterator[str]:
+    if critique is False:
+        yield "the critic says that the answer does not fit"
+    calls = review_phrases(answer.raw)
+    if calls:
+        yield f"it asks for a person: {', '.join(calls)}"
 
 
-def _findings(answer: Answer, output: Output, margin: float) -> Findings:
+def _findings(answer: Answer, output: Output, margin: float, demands: Demands) -> Findings:
     if isinstance(output, ChoiceOutput):
         return check_choice(answer.raw, answer.label, answer.probabilities, output.labels, margin)
+    is_json = isinstance(output, JsonOutput)
+    found = _bare_findings(answer, output, demands)
+    if demands.required_fields:
+        found = with_fields(found, demands.required_fields, is_json=is_json)
+    if demands.grounded:
+        found = with_grounding(found, answer.prompt, is_json=is_json)
+    return found
+
+
+def _bare_findings(answer: Answer, output: TextOutput | JsonOutput, demands: Demands) -> Findings:
     if isinstance(output, JsonOutput):
         return check_json(answer.raw, truncated=answer.truncated, schema=output.json_schema)
+    if demands.language is not None:
+        return check_code(
+            answer.raw,
+            truncated=answer.truncated,
+            prompt=answer.prompt,
+            min_chars=output.min_chars,
+            language=demands.language,
+            dialect=demands.dialect,
+        )
     return check_text(
         answer.raw,
         truncated=answer.truncated,

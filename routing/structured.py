@@ -18,6 +18,8 @@ from routing.refusals import refuses
 
 MOST_ISSUES = 5
 """Faults that are named; an answer that is all wrong has hundreds."""
+MOST_DEPTH = 64
+"""Objects and arrays that a JSON Schema has one within another: what checks it goes that deep."""
 UNWRAPPED = 0.5
 """The format of JSON that came inside a code fence: readable, but not what was asked for."""
 
@@ -26,13 +28,16 @@ _FENCE = re.compile(r"^```(?:json)?[ \t]*\n(.*)\n[ \t]*```$", re.DOTALL | re.IGN
 
 def schema_fault(schema: Mapping[str, Any]) -> str | None:
     """What is wrong with a JSON Schema (2020-12) itself, or ``None``."""
+    if _deeper_than(MOST_DEPTH, schema):
+        return f"it is nested more than {MOST_DEPTH} deep: reduce the nesting"
     return _fault(json.dumps(schema, sort_keys=True))
 
 
 def check_json(raw: str, *, truncated: bool, schema: Mapping[str, Any]) -> Findings:
     """The rubric of JSON.
 
-    Format: it holds to ``schema``. Completeness: no required field is missing. Coherence: the
+    Format: it holds to ``schema``. Completeness: no required field is missing, and the token
+    limit did not end it: what parses all the same was closed and lacks its rest. Coherence: the
     required fields say something: no string is empty, and of several lists at least one is not;
     a schema that allows emptiness in so many words (``minLength`` or ``minItems`` 0) is obeyed.
     What cannot be parsed is a veto.
@@ -47,16 +52,25 @@ def check_json(raw: str, *, truncated: bool, schema: Mapping[str, Any]) -> Findi
     except (ValueError, RecursionError) as error:
         return _unparseable(text, error, truncated)
     faults, missing = _violations(value, schema)
+    cut = ("the token limit cuts it off",) if truncated else ()
     hollow = tuple(_hollow(value, schema))
     wrapping = ("the JSON came inside a code fence",) if fenced else ()
     empty = tuple(f"{name} is required but says nothing" for name in hollow)
     return Findings(
         answer=answer,
         format=0.0 if faults else UNWRAPPED if fenced else 1.0,
-        completeness=0.0 if missing else 1.0,
+        completeness=0.0 if missing or truncated else 1.0,
         coherence=0.0 if hollow else 1.0,
-        issues=(*wrapping, *faults[:MOST_ISSUES], *empty[:MOST_ISSUES]),
+        issues=(*wrapping, *cut, *faults[:MOST_ISSUES], *empty[:MOST_ISSUES]),
     )
+
+
+def _deeper_than(most: int, value: object) -> bool:
+    level: list[Any] = [value]
+    for _ in range(most):
+        inner = [one.values() if isinstance(one, Mapping) else one for one in level]
+        level = [v for part in inner for v in part if isinstance(v, Mapping | list | tuple)]
+    return bool(level)
 
 
 def _no_constant(name: str) -> None:

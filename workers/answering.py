@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from sqlalchemy import Engine
 
 from config.catalog import Catalog
+from config.errors import DeadlinePassed
 from config.settings import Settings
-from ledger import cache, lifecycle
+from ledger import lifecycle
 from ledger.calibrations import Calibrations
 from ledger.clock import SECOND, Clock
 from ledger.outbox import new_id
 from ledger.patience import patiently
-from ledger.records import Claimed, Hit, Tried
-from routing.decision import CacheScope, Decision, Status
-from routing.fingerprint import cache_key
+from ledger.providers import closed_lanes
+from ledger.records import Claimed, Tried
+from ledger.sweeping import EXPIRED
+from routing.decision import Status
 from workers.backends.base import Backend, figures_of
+from workers.caching import Memory
+from workers.guard import Guard
 from workers.leases import LeaseKeeper
 from workers.paying import Payer
 from workers.publishing import Publisher
@@ -53,11 +56,13 @@ class Answerer:
         self._clock = clock
         self._solitude = Solitude()
         self._leases = LeaseKeeper(engine, clock, settings.lease_s)
+        self._memory = Memory(self._catalog, engine=engine, clock=clock)
         calibrations = Calibrations(engine, self._catalog.lanes[lane].model, fingerprint, clock)
         self._questions = Questions(
             self._catalog, lane, backend=backend, fingerprint=fingerprint, clock=clock,
-            calibrations=calibrations,
+            calibrations=calibrations, closed=self._closed_lanes,
         )  # fmt: skip
+        self._guard = Guard(self._catalog, lane, self._questions)
         self._payer = None
         if self._catalog.is_paid(lane):
             self._payer = Payer(
@@ -93,6 +98,7 @@ class Answerer:
     def _answer(self, token: str, claimed: list[Claimed]) -> None:
         if self._payer is not None:
             claimed = self._payer.resume(token, claimed)
+        claimed = self._turn_away(token, claimed)
         claimed = self._bury_poison(token, claimed)
         claimed = self._serve_cached(token, claimed)
         if claimed and self._payer is not None:
@@ -111,6 +117,19 @@ class Answerer:
         self._leases.close()
         self._backend.close()
 
+    def _turn_away(self, token: str, claimed: list[Claimed]) -> list[Claimed]:
+        refusals = self._guard.refusals(claimed)
+        if not refusals:
+            return claimed
+        self._publisher.publish(
+            patiently(lifecycle.turn_away, self._engine, token, refusals, self._clock())
+        )
+        turned_away = {refusal.id for refusal in refusals}
+        return [c for c in claimed if c.id not in turned_away]
+
+    def _closed_lanes(self) -> Container[str]:
+        return patiently(closed_lanes, self._engine, self._catalog, self._clock())
+
     def _bury_poison(self, token: str, claimed: list[Claimed]) -> list[Claimed]:
         limit = self._settings.max_deliveries
         poison = [c for c in claimed if c.deliveries > limit]
@@ -124,19 +143,7 @@ class Answerer:
         return [c for c in claimed if c.deliveries <= limit]
 
     def _serve_cached(self, token: str, claimed: list[Claimed]) -> list[Claimed]:
-        keys = {
-            c.id: scoped_key(c.run_id, c.decision, self._fingerprint)
-            for c in claimed
-            if may_cache(self._catalog, c.decision)
-        }
-        if not keys:
-            return claimed
-        found = patiently(cache.look_up, self._engine, list(keys.values()), self._clock())
-        hits = [
-            Hit(c.id, found[keys[c.id]].answer, found[keys[c.id]].lane, found[keys[c.id]].p_answer)
-            for c in claimed
-            if keys.get(c.id) in found
-        ]
+        hits = self._memory.serve(claimed, self._lane, self._fingerprint)
         if hits:
             self._publisher.publish(
                 patiently(lifecycle.settle_cached, self._engine, token, hits, self._clock())
@@ -152,27 +159,28 @@ class Answerer:
         for completion in self._questions.completions(
             [self._questions.request(c) for c in claimed]
         ):
-            done.append(self._questions.tried(waiting.pop(completion.id), completion, begun))
+            one = waiting.pop(completion.id)
+            if isinstance(completion.error, DeadlinePassed):
+                self._expire(token, one.id)
+                continue
+            done.append(self._questions.tried(one, completion, begun))
             if time.monotonic() - last >= self._catalog.lanes[self._lane].record_every_s:
                 self._record(token, done)
                 done, last = [], time.monotonic()
         self._record(token, done)
+
+    def _expire(self, token: str, decision_id: str) -> None:
+        """Settle what its backend stopped at its deadline as the steward would: it is no attempt,
+        and no other lane is asked."""
+        self._publisher.publish(
+            patiently(
+                lifecycle.bury,
+                self._engine, token, [decision_id], EXPIRED, self._clock(), Status.EXPIRED,
+            )
+        )  # fmt: skip
 
     def _record(self, token: str, tried: list[Tried]) -> None:
         if tried:
             self._publisher.publish(
                 patiently(lambda: lifecycle.record(self._engine, token, tried, self._clock()))
             )
-
-
-def may_cache(catalog: Catalog, decision: Decision) -> bool:
-    """Whether an earlier answer may serve: the kind allows it, and the asker does."""
-    return catalog.kind(decision.kind).cache and decision.preferences.cache is not CacheScope.OFF
-
-
-def scoped_key(run_id: str, decision: Decision, fingerprint: str) -> str:
-    """The cache key, apart for each run unless the decision shares with all."""
-    key = cache_key(decision, fingerprint)
-    if decision.preferences.cache is CacheScope.SHARED:
-        return key
-    return hashlib.sha256(f"{run_id}.{key}".encode()).hexdigest()

@@ -9,6 +9,7 @@ from typing import Any
 
 import billiard.pool
 from celery import Celery, signals
+from sqlalchemy import Engine
 
 from config.broker import check_broker
 from config.errors import ConfigurationError
@@ -79,22 +80,8 @@ def _options(settings: Settings, lane: str) -> dict[str, Any]:
 def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
     """Announce the worker while it lives; a quality worker is a steward beside."""
     token = os.environ.get(TOKEN) or new_id()
-    life = Life(token, os.environ.get("UPTIER_WORKER_NAME", lane), lane)
     engine = open_ledger(settings)
-
-    def _beat() -> None:
-        figures = {} if lane == QUALITY else office.answerer().figures()
-        announce(engine, life, "ready", figures)
-
-    @signals.worker_ready.connect(weak=False)
-    def _ready(sender: Any, **_: Any) -> None:
-        _beat()
-        sender.timer.call_repeatedly(HEARTBEAT_S, _beat)
-
-    @signals.worker_shutting_down.connect(weak=False)
-    def _stopping(**_: Any) -> None:
-        announce(engine, life, "stopping")
-
+    _announce(engine, Life(token, os.environ.get("UPTIER_WORKER_NAME", lane), lane), office)
     if lane == QUALITY:
         # Its pool waits so many tenths of a second for a child that is gone when it is told to
         # stop; 30 s by default, in which nothing is checked.
@@ -106,3 +93,20 @@ def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
     else:
         # Loaded before the first message is taken; a model that will not load ends the worker.
         office.answerer()
+
+
+def _announce(engine: Engine, life: Life, office: Office) -> None:
+    """Tell the ledger when the worker is ready, every few seconds, and when it stops."""
+
+    def _beat() -> None:
+        figures = {} if life.lane == QUALITY else office.answerer().figures()
+        announce(engine, life, "ready", figures)
+
+    @signals.worker_ready.connect(weak=False)
+    def _ready(sender: Any, **_: Any) -> None:
+        _beat()
+        sender.timer.call_repeatedly(HEARTBEAT_S, _beat)
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def _stopping(**_: Any) -> None:
+        announce(engine, life, "stopping")

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Engine
 
 from config.catalog import Catalog
 from config.load import AbsentLane
 from config.settings import Settings
-from ledger import cache, lifecycle, sweeping
+from ledger import lifecycle, sweeping
 from ledger.answers import Answered, find_answered
-from ledger.cache import Cached
+from ledger.certificates import Certificates
 from ledger.clock import Clock
 from ledger.patience import patiently
+from ledger.policies import Policies
 from ledger.providers import closed_lanes
 from ledger.records import Planned, StoredVerdict
 from ledger.transitions import Ruling, Settlement
+from ledger.votes import Child, Earlier, find_children, find_earlier
+from routing.agreement import agreement
+from routing.audit import is_top
 from routing.critique import NO, YES, critic_question
 from routing.decision import Status
 from routing.policy import next_hop, plan
 from routing.quality import Answer, Verdict, check
-from workers.answering import may_cache, scoped_key
+from routing.wishes import privacy_of
+from workers.acceptance import Acceptance, Word
+from workers.auditing import audit_of
+from workers.caching import Memory
+from workers.consensus import has_panel, hear
 from workers.publishing import Publisher
 
 LONGEST_SHOWN = 50_000
@@ -41,16 +50,27 @@ class Checker:
         self._engine = engine
         self._publisher = publisher
         self._clock = clock
+        self._memory = Memory(settings.catalog, engine=engine, clock=clock)
         self._closed: dict[str, AbsentLane] = {}
+        self._earlier: dict[str, dict[str, Earlier]] = {}
+        self._children: dict[str, dict[str, Child]] = {}
+        self._acceptance = Acceptance(
+            settings.catalog, Certificates(engine, clock), Policies(engine, clock)
+        )
 
     def check(self, ids: Sequence[str]) -> None:
         """Rule on those of ``ids`` that await a verdict."""
         answered = patiently(find_answered, self._engine, ids)
-        ready = [a for a in answered if a.critic_id is None or a.critic_settled]
+        ready = [
+            a
+            for a in answered
+            if a.critic_id is None or a.critic_settled or has_panel(a, self._catalog)
+        ]
         if any(a.deliveries > 0 for a in ready):
             ready = self._without_poison(ready)
         self._closed = patiently(closed_lanes, self._engine, self._catalog, self._clock())
-        rulings = [self._rule(a) for a in ready]
+        self._look_around(ready)
+        rulings = [ruling for ruling in map(self._rule, ready) if ruling is not None]
         # Stored before it is settled: whoever waits for the settlement finds it cached.
         self._store(ready, rulings)
         self._publisher.publish(patiently(lifecycle.rule, self._engine, rulings, self._clock()))
@@ -63,31 +83,83 @@ class Checker:
         self._publisher.publish(followers)
         return [a for a in ready if a.id in going_on]
 
-    def _rule(self, answered: Answered) -> Ruling:
-        kind = self._catalog.kind(answered.decision.kind)
-        verdict = self._verdict(answered)
-        p_answer = max(answered.probabilities) if answered.probabilities else None
-        if kind.critique and answered.critic_id is None and verdict.passed:
-            critic = self._critic(answered, verdict.answer)
-            return _ruling(answered, verdict, p_answer, critic=critic)
-        if verdict.passed:
-            why = f"passed the check of {answered.lane} with {verdict.score:.2f}"
-            ending = Settlement(Status.ACCEPTED, verdict.answer, answered.lane, why, p_answer)
-            return _ruling(answered, verdict, p_answer, settle=ending)
-        privacy = answered.decision.preferences.privacy
-        hop = next_hop(answered.plan.lanes, answered.hop, self._catalog, privacy, self._closed)
-        if hop is not None:
-            climb = (hop, answered.plan.lanes[hop])
-            return _ruling(answered, verdict, p_answer, climb_to=climb)
-        faults = "; ".join((*verdict.vetoes, *verdict.issues)) or f"scored {verdict.score:.2f}"
-        shut = [self._closed[lane].reason for lane in answered.plan.lanes if lane in self._closed]
-        why = "; ".join([f"no lane is left after: {faults}", *shut])
-        return _ruling(answered, verdict, p_answer, degrade=why)
+    def _look_around(self, ready: Sequence[Answered]) -> None:
+        """Read what other lanes said, where it matters."""
+        higher = [a.id for a in ready if a.hop > 0]
+        heard = [a.id for a in ready if has_panel(a, self._catalog)]
+        self._earlier = patiently(find_earlier, self._engine, higher) if higher else {}
+        self._children = patiently(find_children, self._engine, heard) if heard else {}
 
-    def _verdict(self, answered: Answered) -> Verdict:
+    def _rule(self, answered: Answered) -> Ruling | None:
+        """What follows for an answer; nothing while its panel is silent."""
+        p_answer = _p_answer(answered)
+        earlier = self._earlier.get(answered.id, {})
+        checked = self._verdict(answered, earlier)
+        word = self._acceptance.word(answered, checked, p_answer, earlier)
+        if word.ending is not None:
+            return self._accepted(answered, word.verdict, p_answer, word.ending)
+        heard = hear(
+            answered, word.verdict, p_answer, self._catalog,
+            self._children.get(answered.id, {}), self._closed,
+        )  # fmt: skip
+        if heard is not None:
+            if heard.waits:
+                return None
+            if heard.ending is not None:
+                return self._accepted(answered, heard.verdict, p_answer, heard.ending)
+            if heard.questions:
+                return _ruling(answered, heard.verdict, p_answer, questions=heard.questions)
+            word = replace(word, verdict=heard.verdict)
+        elif self._wants_critic(answered, word.verdict):
+            critic = self._critic(answered, word.verdict.answer)
+            return _ruling(answered, word.verdict, p_answer, questions=(critic,))
+        return self._concluded(answered, word, p_answer)
+
+    def _concluded(self, answered: Answered, word: Word, p_answer: float | None) -> Ruling:
+        verdict = word.verdict
+        if not verdict.passed:
+            return self._onward(answered, word, p_answer)
+        why = f"passed the check of {answered.lane} with {verdict.score:.2f}"
+        why = f"{why}; {word.by}" if word.by else why
+        ending = Settlement(Status.ACCEPTED, verdict.answer, answered.lane, why, p_answer)
+        return self._accepted(answered, verdict, p_answer, ending)
+
+    def _accepted(
+        self, answered: Answered, verdict: Verdict, p_answer: float | None, ending: Settlement
+    ) -> Ruling:
+        audit = audit_of(answered, self._catalog)
+        top = is_top(answered.lane, self._catalog)
+        return _ruling(answered, verdict, p_answer, settle=ending, audit=audit, top=top)
+
+    def _onward(self, answered: Answered, word: Word, p_answer: float | None) -> Ruling:
+        """What follows for an answer that has not passed: the lane that the policy wants, else the
+        next one, or the best so far."""
+        verdict, lanes = word.verdict, answered.plan.lanes
+        hop = self._hop(answered, word.asks)
+        if hop is not None:
+            asks = None if word.asks is None else lanes[hop]
+            return _ruling(answered, verdict, p_answer, climb_to=(hop, lanes[hop]), asks=asks)
+        faults = "; ".join((*verdict.vetoes, *verdict.issues)) or f"scored {verdict.score:.2f}"
+        shut = [self._closed[lane].reason for lane in lanes if lane in self._closed]
+        why = "; ".join([f"no lane is left after: {faults}", *shut])
+        top = is_top(answered.lane, self._catalog)
+        return _ruling(answered, verdict, p_answer, degrade=why, top=top)
+
+    def _hop(self, answered: Answered, wanted: str | None) -> int | None:
+        privacy = privacy_of(answered.decision, self._catalog)
+        found = None
+        if wanted is not None:
+            found = next_hop(
+                answered.plan.lanes, answered.hop, self._catalog, privacy, self._closed, only=wanted
+            )
+        if found is not None:
+            return found
+        return next_hop(answered.plan.lanes, answered.hop, self._catalog, privacy, self._closed)
+
+    def _verdict(self, answered: Answered, earlier: Mapping[str, Earlier]) -> Verdict:
+        """The rubric's."""
         kind = self._catalog.kind(answered.decision.kind)
-        critique = None if answered.critic is None else answered.critic == YES
-        return check(
+        verdict = check(
             Answer(
                 raw=answered.raw,
                 label=answered.label,
@@ -98,8 +170,18 @@ class Checker:
             answered.decision.output,
             threshold=kind.threshold,
             margin=kind.margin,
-            critique=critique,
+            critique=None if answered.critic is None else answered.critic == YES,
+            demands=kind,
         )
+        lower = {lane: one.verdict.answer for lane, one in earlier.items() if lane != answered.lane}
+        told = agreement(verdict.answer, lower, answered.decision.output, kind)
+        return replace(verdict, agreement=told)
+
+    def _wants_critic(self, answered: Answered, verdict: Verdict) -> bool:
+        kind = self._catalog.kind(answered.decision.kind)
+        # Who is asked about another's answer is not asked about in turn.
+        first = answered.critic_id is None and answered.parent_id is None
+        return kind.critique and first and verdict.passed
 
     def _critic(self, answered: Answered, answer: str) -> Planned:
         asked = answered.decision
@@ -112,13 +194,11 @@ class Checker:
 
     def _store(self, answered: Sequence[Answered], rulings: Sequence[Ruling]) -> None:
         accepted = {r.id: r.settle for r in rulings if r.passed and r.settle is not None}
-        entries = []
-        for one in answered:
-            ending = accepted.get(one.id)
-            if ending is not None and may_cache(self._catalog, one.decision):
-                key = scoped_key(one.run_id, one.decision, one.fingerprint)
-                entries.append(Cached(key, ending.answer, one.lane, ending.p_answer))
-        patiently(cache.store, self._engine, entries, self._clock())
+        self._memory.keep([(one, accepted[one.id]) for one in answered if one.id in accepted])
+
+
+def _p_answer(answered: Answered) -> float | None:
+    return max(answered.probabilities) if answered.probabilities else None
 
 
 def _ruling(
@@ -128,10 +208,30 @@ def _ruling(
     *,
     settle: Settlement | None = None,
     climb_to: tuple[int, str] | None = None,
-    critic: Planned | None = None,
+    questions: tuple[Planned, ...] = (),
     degrade: str | None = None,
+    audit: Planned | None = None,
+    top: bool = False,
+    asks: str | None = None,
 ) -> Ruling:
-    stored = StoredVerdict(
+    return Ruling(
+        id=answered.id,
+        hop=answered.hop,
+        attempt_id=answered.attempt_id,
+        verdict=_stored(verdict, p_answer, asks).model_dump_json(),
+        score=verdict.score,
+        passed=verdict.passed,
+        settle=settle,
+        climb_to=climb_to,
+        questions=questions,
+        degrade=degrade,
+        audit=audit,
+        is_top=top,
+    )
+
+
+def _stored(verdict: Verdict, p_answer: float | None, asks: str | None) -> StoredVerdict:
+    return StoredVerdict(
         format=verdict.format,
         completeness=verdict.completeness,
         coherence=verdict.coherence,
@@ -143,16 +243,7 @@ def _ruling(
         p_answer=p_answer,
         vetoes=tuple(verdict.vetoes),
         issues=tuple(verdict.issues),
-    )
-    return Ruling(
-        id=answered.id,
-        hop=answered.hop,
-        attempt_id=answered.attempt_id,
-        verdict=stored.model_dump_json(),
-        score=verdict.score,
-        passed=verdict.passed,
-        settle=settle,
-        climb_to=climb_to,
-        critic=critic,
-        degrade=degrade,
+        agreement=dict(verdict.agreement),
+        sound=verdict.passed or verdict.held_back,
+        asks=asks,
     )

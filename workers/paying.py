@@ -20,6 +20,7 @@ from ledger.transitions import Refusal
 from routing.decision import Status
 from routing.policy import next_hop
 from routing.retries import LONGEST_WISH_S
+from routing.wishes import privacy_of
 from workers.backends.base import Completion, Request
 from workers.publishing import Publisher
 from workers.questions import Questions
@@ -98,7 +99,9 @@ class Payer:
             model=self._questions.model,
             fingerprint=self._questions.fingerprint,
             most_micros=self._questions.most_micros(request),
-            bounds=bounds_of(self._catalog.cloud_budget, claimed, self._clock()),
+            bounds=bounds_of(
+                self._catalog.cloud_budget, claimed, self._clock(), self._catalog.audit
+            ),
             provider=self._provider,
             policy=self._policy,
         )
@@ -136,7 +139,7 @@ class Payer:
 
     def _refusal(self, claimed: Claimed, begun: Begun) -> Refusal:
         whole = plan_of(claimed)
-        privacy = claimed.decision.preferences.privacy
+        privacy = privacy_of(claimed.decision, self._catalog)
         hop = next_hop(whole.lanes, claimed.hop, self._catalog, privacy, self._closed(begun))
         opens = begun.open_until
         soon = opens is not None and opens - claimed.queued_at < LONGEST_WAIT_US

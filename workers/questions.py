@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from config.catalog import Catalog, Sampling
 from config.errors import BackendError
@@ -13,9 +14,11 @@ from ledger.calls import LOST
 from ledger.clock import SECOND, Clock
 from ledger.records import Claimed, Tried, plan_of
 from routing.adapters import adapter_of
+from routing.consensus import PANEL_KEY
 from routing.decision import ChoiceOutput, Decision, Plan
 from routing.policy import lower_plan, next_hop
 from routing.retries import after_failure
+from routing.wishes import privacy_of
 from workers.backends.base import Backend, Completion, Request, log_bug
 
 
@@ -31,12 +34,14 @@ class Questions:
         fingerprint: str,
         clock: Clock,
         calibrations: Calibrations | None = None,
+        closed: Callable[[], Container[str]] = frozenset,
     ) -> None:
         self._catalog = catalog
         self._lane = lane
         self._backend = backend
         self._clock = clock
         self._calibrations = calibrations
+        self._closed = closed
         self.fingerprint = fingerprint
         self.model = catalog.lanes[lane].model
 
@@ -52,6 +57,8 @@ class Questions:
             sampling=self._sampling(decision),
             seed=draw_seed(decision, self._lane, claimed.tries),
             adapter=adapter_of(decision, self._catalog, self._lane),
+            own_sample=decision.preferences.own_sample,
+            deadline=self._deadline(claimed),
         )
 
     def most_micros(self, request: Request) -> int:
@@ -114,22 +121,46 @@ class Questions:
 
     def lost_call(self, claimed: Claimed) -> Tried:
         """A call whose worker was lost, as a failure that is not repeated on this lane."""
-        climb_to = self.next_lane(claimed)
+        climb_to = self._next_lane(claimed)  # within a transaction, which asks nothing else
         return Tried(
             claimed.id, self.model, self.fingerprint, error=LOST, climb_to=climb_to,
             lower=self.lower(claimed) if climb_to is None else None,
         )  # fmt: skip
 
     def next_lane(self, claimed: Claimed) -> tuple[int, str] | None:
-        """The next hop of a decision's plan that may still be taken, with its lane."""
+        """The next hop of a decision's plan that may still be taken, with its lane.
+
+        A lane whose provider is not called now is waited for only where there is no other.
+        """
+        found = self._next_lane(claimed)
+        if found is None or not self._catalog.is_paid(found[1]):
+            return found
+        return self._next_lane(claimed, self._closed()) or found
+
+    def _next_lane(
+        self, claimed: Claimed, closed: Container[str] = frozenset()
+    ) -> tuple[int, str] | None:
         lanes = plan_of(claimed).lanes
-        privacy = claimed.decision.preferences.privacy
-        hop = next_hop(lanes, claimed.hop, self._catalog, privacy)
+        privacy = privacy_of(claimed.decision, self._catalog)
+        hop = next_hop(lanes, claimed.hop, self._catalog, privacy, closed)
         return None if hop is None else (hop, lanes[hop])
 
     def lower(self, claimed: Claimed) -> Plan | None:
-        """A decision's plan with a free lane that it has not tried, for when it has no other."""
+        """A decision's plan with a free lane that it has not tried, for when it has no other.
+
+        None stands in for a lane that audits or votes: its word is what it is asked for.
+        """
+        if claimed.audits:
+            return None
+        if claimed.parent_id is not None and claimed.decision.key.startswith(PANEL_KEY):
+            return None
         return lower_plan(claimed.decision, plan_of(claimed), claimed.hop, self._catalog)
+
+    def _deadline(self, claimed: Claimed) -> float | None:
+        """A deadline of the ledger's clock on the clock of backends."""
+        if claimed.deadline_at is None:
+            return None
+        return time.monotonic() + (claimed.deadline_at - self._clock()) / SECOND
 
     def _sampling(self, decision: Decision) -> Sampling:
         sampling = self._catalog.sampling(self._lane)
@@ -172,6 +203,9 @@ class Questions:
 
 
 def draw_seed(decision: Decision, lane: str, tries: int) -> int:
-    """The seed of one call's sampling: the decision's own, moved on for each lane and try."""
+    """The seed of one call's sampling: the decision's own, moved on for each lane and try, and
+    with each decision that wants a sample of its own."""
     text = f"{decision.seed}.{lane}.{tries}"
+    if decision.preferences.own_sample:
+        text += f".{decision.key}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

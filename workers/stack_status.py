@@ -14,8 +14,11 @@ from config.broker import queue_lengths, shown
 from config.errors import BrokerUnavailable, UptierError
 from config.queues import make_app
 from config.settings import Settings
+from ledger import policies
 from ledger.budgets import BudgetUse
+from ledger.certificates import CertificateState
 from ledger.database import ledger_place
+from ledger.policies import PolicyState
 from ledger.providers import ProviderState
 from ledger.reports import Overview, overview
 from ledger.workers import told_figures
@@ -90,6 +93,10 @@ class StackStatus(BaseModel):
     budgets: tuple[BudgetUse, ...] = ()
     """Today's, over all runs."""
     providers: tuple[ProviderState, ...] = ()
+    certificates: tuple[CertificateState, ...] = ()
+    """The last one of every kind and lane; a lapsed one says why."""
+    policy: PolicyState | None = None
+    """The learnt policy that was adopted last."""
     decisions: dict[str, int] | None
     """Decisions by state; ``None`` where the ledger does not answer."""
     ledger_problem: str | None
@@ -99,11 +106,7 @@ class StackStatus(BaseModel):
 
 def stack_status(settings: Settings) -> StackStatus:
     """Ask the stack of the data directory, or the external broker, how it fares."""
-    state = StackState.read(settings.stack_dir)
-    if state is not None and not serves_broker(state, settings):
-        state = None  # commands with these settings have nothing to do with it
-    if state is not None and state.profile != settings.profile:
-        settings = settings.model_copy(update={"profile": state.profile})
+    settings, state = _stack_here(settings)
     condition = _condition(settings, state)
     alive = condition not in (Condition.DOWN, Condition.CRASHED)
     url = settings.broker_url or (state.broker_url if state is not None and alive else None)
@@ -125,10 +128,23 @@ def stack_status(settings: Settings) -> StackStatus:
         decisions=held.decisions if held is not None else None,
         budgets=tuple(held.budgets) if held is not None else (),
         providers=tuple(held.providers) if held is not None else (),
+        certificates=tuple(held.certificates) if held is not None else (),
+        # Without decisions there is no policy, and perhaps no ledger: looking must not make one.
+        policy=_policy(settings) if held is not None and held.decisions else None,
         ledger_problem=problem,
         data_directory=settings.data_dir,
         log_directory=logs_directory(settings),
     )
+
+
+def _stack_here(settings: Settings) -> tuple[Settings, StackState | None]:
+    """The stack of the data directory, and the settings as it goes by them."""
+    state = StackState.read(settings.stack_dir)
+    if state is not None and not serves_broker(state, settings):
+        state = None  # commands with these settings have nothing to do with it
+    if state is not None and state.profile != settings.profile:
+        settings = settings.model_copy(update={"profile": state.profile})
+    return settings, state
 
 
 def _condition(settings: Settings, state: StackState | None) -> Condition:
@@ -169,6 +185,13 @@ def _told(settings: Settings) -> dict[int, dict[str, float]]:
         return told_figures(settings)
     except (UptierError, SQLAlchemyError):
         return {}  # the ledger answered a moment ago; the next look will tell
+
+
+def _policy(settings: Settings) -> PolicyState | None:
+    try:
+        return policies.state(settings)
+    except (UptierError, SQLAlchemyError):
+        return None  # the same
 
 
 def _queue_lengths(url: str, settings: Settings) -> tuple[dict[str, int] | None, str | None]:

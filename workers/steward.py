@@ -14,6 +14,7 @@ from ledger import calls, outbox, sweeping
 from ledger.clock import SECOND, Clock
 from ledger.transitions import Followers
 from ledger.workers import hold_office, leave_office, served_lanes
+from workers.learning import Learning
 from workers.publishing import Publisher
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Steward:
         self._grace_us = int((longest + settings.lease_s) * SECOND)
         self._unserved: dict[str, int] = {}
         self._look_at_lanes = 0
+        self._learning = Learning(engine, settings.catalog)
 
     def round(self) -> bool:
         """Sweep once if the office is ours; tells whether it was.
@@ -60,7 +62,8 @@ class Steward:
         if not hold_office(self._engine, OFFICE, self._holder, moment=now, lease_us=lease_us):
             self._unserved.clear()
             return False
-        for duty in (self._relay, self._revive, self._expire, self._book, self._strand):
+        duties = (self._relay, self._revive, self._expire, self._book, self._strand)
+        for duty in (*duties, self._learning.round):
             try:
                 duty(now)
             except Exception as error:

@@ -16,6 +16,7 @@ from ledger.outbox import CHECK, DECIDE, MAX_IDS
 from workers.answering import Answerer
 from workers.backends.factory import open_backend
 from workers.checking import Checker
+from workers.label_paths import SCORING
 from workers.models import model_fingerprint
 from workers.publishing import Publisher
 
@@ -84,11 +85,17 @@ class Office:
 
 
 def lane_fingerprint(settings: Settings, model_name: str) -> str:
-    """What an answer depends on beside its question: the weights, or a service's model."""
+    """What an answer depends on beside its question: the weights, or a service's model.
+
+    And how labels are scored: what was cached, calibrated or certified by another way of scoring
+    is not gone by.
+    """
     model = settings.catalog.models[model_name]
     if model.weights is None or model.backend not in IN_PROCESS:
-        return f"{model.backend.value}:{model.remote_name or model_name}"
-    return model_fingerprint(settings, model_name)
+        served = f"{model.backend.value}:{model.remote_name or model_name}"
+    else:
+        served = model_fingerprint(settings, model_name)
+    return f"{served}~{SCORING}"
 
 
 def register(app: Celery, office: Office) -> None:

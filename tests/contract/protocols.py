@@ -26,6 +26,12 @@ class Answer:
     cached: int = 0
     written: int = 0
     cut_off: bool = False
+    thoughts: int = 0
+    """Tokens that are billed, but counted in the total alone."""
+    reason: str = ""
+    """Why it ended, in the server's own word, where that is not told by ``cut_off``."""
+    refusal: str | None = None
+    """OpenAI's own field for a refusal in words."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +92,15 @@ class OpenAI:
         logprobs = None
         if body.get("logprobs") and answer.likely:
             logprobs = {"content": _logprobs(answer), "refusal": None}
-        said = {"role": "assistant", "content": answer.text, "refusal": None}
-        reason = "length" if answer.cut_off else "stop"
+        said = {"role": "assistant", "content": answer.text, "refusal": answer.refusal}
+        reason = answer.reason or ("length" if answer.cut_off else "stop")
         choice = {"index": 0, "message": said, "logprobs": logprobs, "finish_reason": reason}
         details = {"cached_tokens": answer.cached, "cache_write_tokens": answer.written}
         tokens_in = answer.tokens_in + answer.cached + answer.written
         usage = {
             "prompt_tokens": tokens_in,
             "completion_tokens": answer.tokens_out,
-            "total_tokens": tokens_in + answer.tokens_out,
+            "total_tokens": tokens_in + answer.tokens_out + answer.thoughts,
             "prompt_tokens_details": details,
         }
         head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "standin"}
@@ -127,7 +133,7 @@ class Anthropic:
         if "tools" in body:
             tool = {"type": "tool_use", "id": "t", "name": body["tools"][0]["name"]}
             said["content"] = [{**tool, "input": json.loads(answer.text)}]
-        said["stop_reason"] = "max_tokens" if answer.cut_off else "end_turn"
+        said["stop_reason"] = answer.reason or ("max_tokens" if answer.cut_off else "end_turn")
         said["usage"] = {
             "input_tokens": answer.tokens_in,
             "output_tokens": answer.tokens_out,

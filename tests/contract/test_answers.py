@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from routing.decision import ChoiceOutput
+from routing.decision import ChoiceOutput, JsonOutput, Output
+from routing.refusals import refuses
 from tests.contract.cases import CHOICE, JSON, PRICE, PROMPT, SCHEMA, SYSTEM, TEXT, Case, ask
 from tests.contract.protocols import Answer
 from tests.contract.standins import Fault
@@ -73,6 +74,56 @@ def test_a_text_that_the_limit_ended_says_so(case: Case) -> None:
         assert ask(backend, TEXT).truncated
 
 
+def test_a_text_whose_stop_only_uptier_knew_is_whole_though_the_limit_ended_it(case: Case) -> None:
+    stops = ("A1", "A2", "A3", "A4", "---")
+    long = Answer("She yields.---And on and", cut_off=True)
+    with case.opened(lambda asked: long) as (backend, _):
+        found = ask(backend, TEXT, stops=stops)
+    assert (found.raw, found.truncated) == ("She yields.", False)
+
+
+def test_json_of_no_object_is_asked_for_and_comes_as_it_should(case: Case) -> None:
+    listed = JsonOutput(json_schema={"type": "array", "items": {"type": "integer"}})
+    inside = case.name in ("openai", "anthropic")
+    with case.opened(lambda asked: Answer('{"answer": [3, 4]}' if inside else "[3, 4]")) as (
+        backend,
+        standin,
+    ):
+        found = ask(backend, listed)
+    assert (found.error, json.loads(found.raw)) == (None, [3, 4])
+    assert json.dumps(listed.json_schema) in json.dumps(standin.asked[0].body)
+    if case.name == "anthropic":
+        assert standin.asked[0].body["tools"][0]["input_schema"]["type"] == "object"
+
+
+@pytest.mark.parametrize("output", [TEXT, CHOICE, JSON], ids=["text", "choice", "json"])
+def test_a_refusal_that_only_a_field_tells_counts_and_is_billed(case: Case, output: Output) -> None:
+    if case.name == "anthropic":
+        refused = Answer('{"hours": 3}' if output is JSON else "YIELD", reason="refusal")
+    elif case.path == "/v1":
+        refused = Answer("YIELD", {"YIELD": 1.0}, refusal="No, not that.")
+    else:
+        pytest.skip("it has no such field")
+    with case.opened(lambda asked: refused) as (backend, _):
+        found = ask(backend, output)
+    assert (found.error, found.label, found.truncated) == (None, None, False)
+    assert refuses(found.raw)
+    assert "YIELD" not in found.raw
+    assert found.cost_micros == (PRICE.micros(100, 5) if case.paid else 0)
+
+
+def test_what_a_filter_cut_off_is_refused_unless_its_end_had_come(case: Case) -> None:
+    if case.path != "/v1":
+        pytest.skip("it has no such word")
+    with case.opened(lambda asked: Answer("First.\nSecond.", reason="content_filter")) as (
+        backend,
+        _,
+    ):
+        cut_off, whole = ask(backend, TEXT), ask(backend, TEXT, stops=("\n",))
+    assert refuses(cut_off.raw)
+    assert (whole.raw, whole.truncated) == ("First.", False)
+
+
 def test_json_is_asked_for_by_its_schema(case: Case) -> None:
     with case.opened(lambda asked: Answer('{"hours": 3}')) as (backend, standin):
         found = ask(backend, JSON, stops=("3",))
@@ -104,6 +155,21 @@ def test_an_answer_brings_its_tokens_and_its_cost(case: Case) -> None:
     priced = PRICE.micros(100, 7, answer.cached, answer.written)
     assert found.cost_micros == (priced if case.paid else 0)
     assert callable(most)
+
+
+def test_thoughts_that_only_the_total_counts_are_billed_where_that_is_the_custom(
+    case: Case,
+) -> None:
+    if case.path != "/v1":
+        pytest.skip("it tells no total")
+    with case.opened(lambda asked: Answer("She yields.", tokens_out=7, thoughts=900)) as (
+        backend,
+        _,
+    ):
+        found = ask(backend, TEXT)
+    written = 907 if case.name == "gemini" else 7
+    assert found.tokens_out == written
+    assert found.cost_micros == (PRICE.micros(100, written) if case.paid else 0)
 
 
 def test_no_answer_can_cost_more_than_what_was_reserved_for_it(case: Case) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from routing.decision import JsonOutput
+from routing.refusals import refuses
 from tests.contract.cases import CHOICE, PRICE, SCHEMA, SERVED, TEXT, ask, request
 from tests.contract.protocols import Answer
 from tests.contract.standins import Events, Outcome, Standin
@@ -126,3 +127,22 @@ def test_writing_to_the_cache_is_reserved_for(cached: tuple[AnthropicBackend, St
     backend, _ = cached
     most = backend.most_micros(request(TEXT, system="x" * 4000))
     assert most >= PRICE.micros(0, 60, 0, 4000)
+
+
+@pytest.mark.parametrize("limit", [60, LONG], ids=["at once", "streamed"])
+@pytest.mark.parametrize("reason", ["model_context_window_exceeded", "pause_turn", "unheard_of"])
+def test_whatever_else_ends_a_text_has_cut_it_off(reason: str, limit: int) -> None:
+    ending = {**ENDING, "delta": {"stop_reason": reason, "stop_sequence": None}}
+    outcome: Outcome = Answer("She yields.", reason=reason)
+    if limit == LONG:
+        outcome = Events((*WHOLE[:4], ending, STOP))
+    found, _, _ = streamed(outcome, limit)
+    assert (found.raw, found.error, found.truncated) == ("She yields.", None, True)
+    assert found.cost_micros > 0
+
+
+def test_a_stream_that_ends_in_a_refusal_is_one() -> None:
+    ending = {**ENDING, "delta": {"stop_reason": "refusal", "stop_sequence": None}}
+    found, _, _ = streamed(Events((*WHOLE[:4], ending, STOP)))
+    assert refuses(found.raw)
+    assert found.cost_micros == PRICE.micros(100, 7, 40, 20)

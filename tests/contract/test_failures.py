@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
 from config.errors import BackendError, ConfigurationError
 from routing.decision import MAX_ANSWER_CHARS
-from tests.contract.cases import CHOICE, KEY, TEXT, Case, ask, request
+from tests.contract.cases import CHOICE, KEY, PRICE, TEXT, Case, ask, request
 from tests.contract.protocols import Answer, Asked
 from tests.contract.standins import Fault, Late, Outcome, Raw
 from workers.backends.base import Backend
+from workers.backends.http_pool import SideBySide
+from workers.backends.http_provider import Defaults, access
 
 FINE = Answer("fine")
 
@@ -63,6 +66,17 @@ def test_an_account_without_money_is_an_outage_and_not_worth_a_retry(
     with case.opened(lambda asked: fault) as (backend, _):
         error = failed(backend)
     assert (error.quota, error.outage, error.retryable) == (True, True, False)
+
+
+@pytest.mark.parametrize("headers", [{}, {"retry-after": "20"}])
+def test_a_rate_limit_with_a_link_to_billing_is_worth_a_retry(
+    case: Case, headers: dict[str, str]
+) -> None:
+    said = "Rate limit reached: raise it at https://platform.openai.com/account/billing."
+    fault = Fault(429, "rate_limit_exceeded", said, headers)
+    with case.opened(lambda asked: fault) as (backend, _):
+        error = failed(backend)
+    assert (error.quota, error.outage, error.retryable) == (False, False, True)
 
 
 def test_a_call_that_times_out_may_have_been_billed_where_calls_are(case: Case) -> None:
@@ -124,6 +138,30 @@ def test_one_failing_request_leaves_its_neighbours_alone(case: Case) -> None:
     assert [i for i, c in sorted(done.items()) if c.error] == ["1", "3"]
 
 
+def test_nothing_more_is_asked_once_nobody_reads_on(
+    case: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four slots: one call is answered, at most four more have begun and are held."""
+    first, goes_on = threading.Lock(), threading.Event()
+
+    def script(asked: Asked) -> Outcome:
+        if not first.acquire(blocking=False):
+            goes_on.wait(30)
+        return FINE
+
+    with case.opened(script, timeout_s=30) as (backend, standin):
+        assert isinstance(backend, SideBySide)
+        answers = backend.answer([request(TEXT, str(i)) for i in range(12)])
+        assert next(answers).error is None
+        answers.close()
+        goes_on.set()
+        backend._pool.shutdown(wait=True)
+    told = [message for message in caplog.messages if "nobody waited" in message]
+    assert len(standin.asked) == len(told) + 1 <= 5
+    price = PRICE.micros(100, 5) if case.paid else 0
+    assert all(f"it cost {price} micro-dollars" in message for message in told)
+
+
 def test_closing_twice_is_closing_once(case: Case) -> None:
     with case.opened(lambda asked: FINE) as (backend, _):
         ask(backend, TEXT)
@@ -162,6 +200,12 @@ def test_a_server_that_is_there_is_not_spoken_of(
         backend.check()
     assert standin.asked == []
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def test_a_key_is_in_no_picture_of_what_holds_it(case: Case) -> None:
+    reached = access(case.model(), case.provider("http://127.0.0.1"), Defaults("standin"), KEY)
+    assert reached.key == KEY
+    assert KEY not in f"{reached!r} {reached}"
 
 
 @pytest.mark.parametrize("url", ["localhost:80", "ftp://host", "http://", "http://h:port"])

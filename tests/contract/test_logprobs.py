@@ -8,7 +8,7 @@ import pytest
 
 from config.errors import BackendError
 from workers.backends.http_logprobs import Position, choose, position, score_labels
-from workers.backends.label_paths import branches, parted
+from workers.label_paths import branches, whole_paths
 
 ABC = ("CONTINUE", "COMPLETE", "IDLE")
 
@@ -26,16 +26,39 @@ def test_tokens_count_for_the_one_label_that_they_begin() -> None:
 
 
 def test_a_shared_beginning_is_divided_by_the_next_token() -> None:
-    answer = [place("CO", CO=0.8, ID=0.2), place("NT", NT=0.75, MP=0.25)]
+    answer = [place("CO", CO=0.8, ID=0.2), place("NT", NT=0.75, MP=0.25), place("INUE", INUE=1.0)]
     scores = score_labels(ABC, answer)
     assert scores is not None
     assert scores.probabilities == pytest.approx((0.6, 0.2, 0.2))
 
 
+def test_the_answers_own_label_is_followed_to_its_end() -> None:
+    answer = [place("B", B=0.6, ID=0.3, The=0.1), place("LOCK", LOCK=0.75, ACK=0.25),
+              place("ED", ED=0.4, ed=0.1, ING=0.5), place(".")]  # fmt: skip
+    scores = score_labels(("BLOCKED", "IDLE"), answer)
+    assert scores is not None
+    told = 0.6 * 0.75 * (0.4 + 0.1)
+    assert scores.probabilities == pytest.approx((told / (told + 0.3), 0.3 / (told + 0.3)))
+    assert scores.mass == pytest.approx(told + 0.3)
+    # What was likelier at first is not in the end: the text then speaks for itself.
+    assert choose(("BLOCKED", "IDLE"), "BLOCKED.", answer) is None
+
+
+def test_an_answer_that_ends_within_its_label_tells_nothing() -> None:
+    assert score_labels(("BLOCKED", "IDLE"), [place("B", B=0.6, ID=0.3)]) is None
+
+
+def test_an_answer_that_leaves_the_label_it_began_is_not_that_label() -> None:
+    answer = [place("B", B=0.6, ID=0.3), place("UT", UT=0.99, LOCK=0.01)]
+    scores = score_labels(("BLOCKED", "IDLE"), answer)
+    assert scores is not None
+    assert scores.probabilities == pytest.approx((0.006 / 0.306, 0.3 / 0.306))
+
+
 def test_a_shared_beginning_that_was_not_taken_tells_nothing() -> None:
     assert score_labels(ABC, [place("ID", CO=0.4, ID=0.6)]) is None
     # Where hardly anything lies on it, it does not matter.
-    assert score_labels(ABC, [place("ID", CO=0.005, ID=0.6, CON=0.1, COM=0.1)]) is not None
+    assert score_labels(ABC, [place("IDLE", CO=0.005, IDLE=0.6, CON=0.1, COM=0.1)]) is not None
 
 
 def test_an_answer_that_ends_within_a_shared_beginning_tells_nothing() -> None:
@@ -44,7 +67,7 @@ def test_an_answer_that_ends_within_a_shared_beginning_tells_nothing() -> None:
 
 def test_a_label_that_could_hide_among_the_rest_leaves_it_to_the_text() -> None:
     assert score_labels(ABC, [place("ID", ID=0.5, CON=0.2, X=0.1)]) is None
-    told = score_labels(ABC, [place("ID", ID=0.6, CON=0.395, X=0.005)])
+    told = score_labels(ABC, [place("IDLE", IDLE=0.6, CON=0.395, X=0.005)])
     assert told is not None
     assert told.probabilities[1] == 0.0
 
@@ -82,15 +105,16 @@ def test_no_tokens_tell_nothing() -> None:
     assert score_labels(ABC, [place("The", The=0.99, A=0.01)]) is None
 
 
-def test_labels_are_told_apart_by_as_few_tokens_as_it_takes() -> None:
-    paths = parted([(1, 2), (1, 3, 4), (5, 6)], terminator=9)
-    assert paths == ((1, 2), (1, 3), (5,))
-    assert branches(paths) == {(): {1, 5}, (1,): {2, 3}}
+def test_labels_go_to_their_last_tokens() -> None:
+    paths = whole_paths([(1, 2), (1, 3, 4), (5, 6)], terminator=9)
+    assert paths == ((1, 2), (1, 3, 4), (5, 6))
+    assert branches(paths) == {(): {1, 5}, (1,): {2, 3}, (5,): {6}, (1, 3): {4}}
 
 
 def test_a_label_that_begins_another_is_ended() -> None:
-    assert parted([(1,), (1, 2)], terminator=9) == ((1, 9), (1, 2))
+    assert whole_paths([(1,), (1, 2)], terminator=9) == ((1, 9), (1, 2))
     with pytest.raises(BackendError, match="begins another"):
-        parted([(1,), (1, 2)], terminator=None)
+        whole_paths([(1,), (1, 2)], terminator=None)
+    assert whole_paths([(1, 2), (3,)], terminator=None) == ((1, 2), (3,))
     with pytest.raises(BackendError, match="same tokens"):
-        parted([(1,), (1,)], terminator=9)
+        whole_paths([(1,), (1,)], terminator=9)

@@ -144,7 +144,7 @@ def _keys(directory: Path) -> Path:
 @pytest.mark.parametrize(
     ("option", "backend"),
     [
-        ({"reasoning_effort": "low"}, BackendName.ANTHROPIC),
+        ({"reasoning_effort": "low"}, BackendName.LLAMA_SERVER),
         ({"cache_from_tokens": 1024}, BackendName.OPENAI),
         ({"keep_alive_s": 60}, BackendName.LLAMA_SERVER),
     ],

@@ -21,6 +21,7 @@ from ledger.trail import trail
 from routing.decision import (
     CacheScope,
     ChoiceOutput,
+    Complexity,
     Decision,
     Output,
     Preferences,
@@ -128,6 +129,21 @@ def test_a_text_is_shown_to_a_critic_that_is_counted_as_a_decision(live: Session
     assert kinds["self_critique"] >= 1
 
 
+def test_a_request_that_turns_out_to_be_private_stays_on_the_machine(live: Session) -> None:
+    wishes = Preferences(classify=True)
+    settled = ask(live, "a conflict about salaries", kind="conflict", preferences=wishes)
+    assert (settled.status, settled.lane) == (Status.ACCEPTED, "tier2")
+    found = trail(live.engine, settled.id)
+    assert found.plan.complexity is Complexity.COMPLEX
+    assert found.plan.notes == ("cloud: privacy high keeps this decision on the machine",)
+    assert figures(live).decisions.by_kind["request_classification"] >= 1
+
+
+def test_a_request_that_cannot_be_classified_is_planned_as_it_was_asked(live: Session) -> None:
+    settled = ask(live, "a conflict", kind="conflict", preferences=Preferences(classify=True))
+    assert (settled.status, settled.lane) == (Status.ACCEPTED, "tier3")
+
+
 def test_a_cloud_answer_brings_tokens_and_cost_into_the_ledger(live: Session) -> None:
     settled = ask(live, "a conflict", kind="conflict")
     assert (settled.status, settled.lane, settled.answer) == (Status.ACCEPTED, "tier3", "B")
@@ -159,6 +175,24 @@ def test_a_private_question_never_reaches_the_provider(live: Session) -> None:
     assert not any("private conflict" in question for question in SEEN)
 
 
+def test_a_panel_outvotes_the_lane_that_asked_it(live: Session) -> None:
+    settled = ask(live, "a vote", kind="voted")
+    assert (settled.status, settled.answer, settled.lane) == (Status.ACCEPTED, "B", "tier1")
+    assert settled.reason == "2 of 3 agree: tier1, tier3"
+    [attempt] = trail(live.engine, settled.id).attempts
+    assert attempt.verdict is not None
+    assert attempt.verdict.agreement == {"tier1": False, "tier3": False}
+    assert any("a vote" in question for question in SEEN)
+
+
+def test_a_private_vote_is_not_put_to_the_provider(live: Session) -> None:
+    private = Preferences(privacy=Privacy.HIGH)
+    settled = ask(live, "a private vote", kind="voted", preferences=private)
+    assert (settled.status, settled.answer, settled.lane) == (Status.DEGRADED, "A", "tier2")
+    assert "no consensus: 1 of 3 agree, 2 are needed" in settled.reason
+    assert not any("a private vote" in question for question in SEEN)
+
+
 def figures(live: Session) -> Any:
     return report(live.engine, live.settings, load_catalog(live.settings.profile), live.run)
 
@@ -167,7 +201,7 @@ def test_the_report_adds_up(live: Session) -> None:
     found = figures(live)
     counts = found.decisions
     assert found.unsettled == 0
-    assert found.empty == 0
+    assert found.empty == counts.by_status.get("dead", 0)  # the one that cannot be classified
     for part in (counts.by_status, counts.by_tier, counts.by_kind):
         assert sum(part.values()) == counts.total
     assert found.cost_usd == pytest.approx(sum(lane.cost_usd for lane in found.lanes.values()))

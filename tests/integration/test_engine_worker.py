@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.main import commands
+from config.errors import InputError
 from config.load import PROFILES
 from config.settings import Settings, load_settings
 from ledger.clock import now
@@ -82,23 +83,23 @@ def test_a_decision_is_answered_with_its_kinds_adapter_or_the_askers(
     assert kinds == pytest.approx(own, abs=0.02)
     assert plain == pytest.approx(none, abs=0.02)
     assert abs(plain - kinds) > 0.03
-    [refused] = client.gather([question("plain_action", "nobody")], timeout_s=60)
-    [attempt] = trail(open_ledger(settings), refused.id).attempts
-    assert attempt.error.startswith("adapter 'nobody' has no file for this model")
+    with pytest.raises(InputError, match="adapter 'nobody' is on none of the lanes"):
+        client.gather([question("plain_action", "nobody")], timeout_s=60)
 
 
 def test_status_shows_what_the_engine_does(client: Client, settings: Settings) -> None:
     client.gather([question("plain_action", "") for _ in range(3)], timeout_s=60)
     wait_until(lambda: worker(settings).figures.get("passes", 0) > 0)
+    wait_until(lambda: worker(settings).figures.get("running") == 0)  # it tells every few seconds
     told = worker(settings).figures
     assert told["tokens_in"] >= told["tokens_cached"]
     assert told["slots"] > 1
     assert (told["contexts_lost"], told["running"], told["waiting"]) == (0, 0, 0)
     arguments = ["status", "--profile", settings.profile, "--data-dir", str(settings.data_dir)]
-    shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"}).output
+    shown = CliRunner().invoke(commands(), arguments, env={"COLUMNS": "200"}).output
     assert "tokens/s" in shown
     assert f"{told['tokens_per_s']:,.0f}" in shown
-    as_json = CliRunner().invoke(app, [*arguments, "--json"]).output
+    as_json = CliRunner().invoke(commands(), [*arguments, "--json"]).output
     assert '"prefix_hit_rate"' in as_json
 
 

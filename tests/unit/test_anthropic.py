@@ -28,12 +28,12 @@ MODEL = Model(
 
 @contextmanager
 def backend(
-    monkeypatch: pytest.MonkeyPatch, script: Callable[[int, Reply], Reply]
+    monkeypatch: pytest.MonkeyPatch, script: Callable[[int, Reply], Reply], model: Model = MODEL
 ) -> Iterator[tuple[AnthropicBackend, MessagesStandin]]:
     with MessagesStandin(script, price=MODEL.price) as standin:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", standin.url)
         provider = Provider(backend=BackendName.ANTHROPIC)
-        opened = AnthropicBackend("claude", MODEL, provider, slots=4, key=KEY)
+        opened = AnthropicBackend("claude", model, provider, slots=4, key=KEY)
         yield opened, standin
         opened.close()
 
@@ -81,6 +81,39 @@ def test_json_comes_from_a_forced_tool(monkeypatch: pytest.MonkeyPatch) -> None:
         completion = ask(opened, JsonOutput(json_schema=schema))
     assert completion.raw == '{"hours": 3}'
     assert standin.requests[0]["body"]["tool_choice"] == {"type": "tool", "name": "answer"}
+
+
+@pytest.mark.parametrize(
+    ("effort", "sent", "choice"),
+    [
+        (None, {}, {"type": "tool", "name": "answer"}),
+        ("none", {"thinking": {"type": "disabled"}}, {"type": "tool", "name": "answer"}),
+        (
+            "minimal",
+            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}},
+            {"type": "auto"},
+        ),
+    ],
+)
+def test_thinking_is_switched_as_the_catalog_says(
+    monkeypatch: pytest.MonkeyPatch,
+    effort: str | None,
+    sent: dict[str, object],
+    choice: dict[str, str],
+) -> None:
+    thinking = {"type": "thinking", "thinking": "Three?", "signature": "s"}
+    tool = {"type": "tool_use", "id": "t", "name": "answer", "input": {"hours": 3}}
+    reply = message("")
+    reply["body"]["content"] = [thinking, tool]
+    wishes = {"reasoning_effort": effort, "sampling": Sampling(temperature=0.5)}
+    model = MODEL.model_copy(update=wishes)
+    with backend(monkeypatch, lambda n, b: reply, model) as (opened, standin):
+        completion = ask(opened, JsonOutput(json_schema={"type": "object"}))
+    body = standin.requests[0]["body"]
+    assert completion.raw == '{"hours": 3}'
+    assert {k: body[k] for k in ("thinking", "output_config") if k in body} == sent
+    assert body["tool_choice"] == choice
+    assert ("temperature" in body) == (choice["type"] == "tool")
 
 
 @pytest.mark.parametrize("status", [429, 500, 529])
@@ -145,7 +178,7 @@ def test_one_failing_request_leaves_its_neighbours_alone(monkeypatch: pytest.Mon
     [
         (402, "billing_error", "payment required"),
         (429, "insufficient_quota", ""),
-        (429, "rate_limit_error", "You exceeded your current quota, please check your plan"),
+        (429, "some_error", "You exceeded your current quota, please check your plan"),
         (400, "invalid_request_error", "Your credit balance is too low to access the API."),
         (400, "invalid_request_error", "You have reached your specified API usage limits."),
         (403, "permission_error", "Go to Plans & Billing to upgrade"),

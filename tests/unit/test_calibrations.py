@@ -100,8 +100,8 @@ def test_new_corrections_drop_the_cached_answers_of_their_lanes(engine: Engine) 
 
 def test_corrections_can_be_taken_back(engine: Engine) -> None:
     store(engine, [Calibrated(KEY, LEANS, 60)], [], now=2)
-    assert forget(engine, "small", ["another"], []) == 0
-    assert forget(engine, "small", ["question"], []) == 1
+    assert forget(engine, "small", ["another"], [], 9) == 0
+    assert forget(engine, "small", ["question"], [], 9) == 1
     assert in_force(engine, "small", "f") == {}
 
 

@@ -33,34 +33,35 @@ def log_softmax(path: Path, token: int) -> float:
 
 
 @given(labels=LABELS)
-def test_a_label_is_as_likely_as_its_way_to_where_it_parts_from_all_others(
-    labels: list[Path],
-) -> None:
+def test_a_label_is_as_likely_as_all_its_tokens_one_after_another(labels: list[Path]) -> None:
     trie = build_trie(tuple(labels), END)
     found = score(trie, {path: logits(path) for path in ((), *trie.paths)})
     expected = []
     for label in labels:
-        others = [o for o in labels if o != label]
-        full = (*label, END)
-        depth = next(d for d in range(1, len(full) + 1)
-                     if not any((*o, END)[:d] == full[:d] for o in others))  # fmt: skip
-        expected.append(sum(log_softmax(full[:d], full[d]) for d in range(depth)))
+        begins_another = any(o != label and o[: len(label)] == label for o in labels)
+        whole = (*label, END) if begins_another else label
+        expected.append(sum(log_softmax(whole[:d], whole[d]) for d in range(len(whole))))
     assert found.logs == pytest.approx(expected, abs=1e-4)
     assert sum(found.probabilities) == pytest.approx(1)
-    assert found.mass == pytest.approx(min(1, sum(map(math.exp, expected))), abs=1e-4)
+    assert found.mass == pytest.approx(sum(map(math.exp, expected)), rel=1e-4)
+    assert found.mass <= 1
 
 
 @given(labels=LABELS)
 def test_each_tip_has_its_own_way_and_all_paths_lie_on_one(labels: list[Path]) -> None:
     trie = build_trie(tuple(labels), END)
+    assert set(trie.tips) <= set(trie.paths)
     for path in trie.paths:
         assert any(tip[: len(path)] == path for tip in trie.tips)
     for tip in trie.tips:
         assert not any(o != tip and o[: len(tip)] == tip for o in trie.paths)
 
 
-def test_labels_that_part_at_once_need_no_row_of_their_own() -> None:
-    assert build_trie(((1, 2), (2,), (3, 3)), END).paths == ()
+def test_every_token_before_a_labels_last_has_a_row() -> None:
+    trie = build_trie(((1, 2), (2,), (3, 3, 4)), END)
+    assert trie.paths == ((1,), (3,), (3, 3))
+    assert trie.tips == ((1,), (3, 3))
+    assert build_trie(((1,), (2,)), END).paths == ()
 
 
 def test_a_label_that_starts_another_is_ended() -> None:

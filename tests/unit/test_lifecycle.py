@@ -215,6 +215,45 @@ def test_without_a_lane_left_the_best_attempt_counts_not_the_last(
     assert (settled.status, settled.answer, settled.lane) == (Status.DEGRADED, "A", "tier1")
 
 
+@pytest.mark.parametrize(
+    ("rounds", "best"),
+    [
+        ([("A", 0.625, 0.4, True), ("B", 0.625, 0.6, True)], "B"),
+        ([("A", 0.625, 0.6, True), ("B", 0.625, 0.4, True)], "A"),
+        ([("A", 0.6, 0.9, True), ("B", 0.625, 0.4, True)], "B"),
+        ([("A", 0.625, 0.9, True), ("B", 0.625, None, True)], "B"),
+        ([("A", 0.4, None, True), ("B", 0.9, 0.99, False)], "A"),
+    ],
+)
+def test_of_attempts_over_lanes_the_best_score_then_the_surest_then_the_latest_counts(
+    engine: Engine, run_id: str, rounds: list[tuple[str, float, float | None, bool]], best: str
+) -> None:
+    ids = submit(engine, run_id, "a")
+    for hop, (label, score, p_answer, usable) in enumerate(rounds):
+        claim(engine, ids, f"t{hop}", now=20 + hop, lane=f"tier{hop + 1}")
+        lifecycle.record(engine, f"t{hop}", [answer(ids[0], label)], now=30 + hop)
+        last = hop == len(rounds) - 1
+        ends = {"degrade": "no lane left"} if last else {"climb_to": (hop + 1, f"tier{hop + 2}")}
+        ruled = ruling(engine, ids[0], score=score, **ends)
+        verdict = StoredVerdict.model_validate_json(ruled.verdict)
+        changes = {"p_answer": p_answer, "usable": usable, "passed": False}
+        told = verdict.model_copy(update=changes).model_dump_json()
+        lifecycle.rule(engine, [replace(ruled, verdict=told, passed=False)], now=40 + hop)
+    settled = lifecycle.find_settled(engine, ids)[0]
+    assert (settled.status, settled.answer) == (Status.DEGRADED, best)
+
+
+def test_without_a_usable_attempt_no_answer_is_handed_back(engine: Engine, run_id: str) -> None:
+    ids = submit(engine, run_id, "a")
+    claim(engine, ids, "t", now=20)
+    lifecycle.record(engine, "t", [answer(ids[0])], now=30)
+    ruled = ruling(engine, ids[0], score=0.9, degrade="no lane left")
+    vetoed = StoredVerdict.model_validate_json(ruled.verdict).model_copy(update={"usable": False})
+    lifecycle.rule(engine, [replace(ruled, verdict=vetoed.model_dump_json())], now=40)
+    settled = lifecycle.find_settled(engine, ids)[0]
+    assert (settled.status, settled.answer) == (Status.DEAD, "")
+
+
 def test_a_failure_waits_for_its_time_and_is_then_published(engine: Engine, run_id: str) -> None:
     ids = submit(engine, run_id, "a")
     claim(engine, ids, "t", now=20)
@@ -281,7 +320,7 @@ def test_a_critics_answer_brings_its_parent_back_to_the_check(engine: Engine, ru
     claim(engine, ids, "t", now=20)
     lifecycle.record(engine, "t", [answer(ids[0])], now=30)
     question = replace(planned("a.critic"), parent_id=ids[0])
-    followers = lifecycle.rule(engine, [ruling(engine, ids[0], critic=question)], now=40)
+    followers = lifecycle.rule(engine, [ruling(engine, ids[0], questions=(question,))], now=40)
     critic = followers.messages[0].ids[0]
     claim(engine, [critic], "c", now=41)
     lifecycle.record(engine, "c", [answer(critic)], now=42)
@@ -353,7 +392,7 @@ def test_who_waits_for_a_critic_is_not_asked_for_again(engine: Engine, run_id: s
     ids = submit(engine, run_id, "a")
     claim(engine, ids, "t", now=20)
     lifecycle.record(engine, "t", [answer(ids[0])], now=30)
-    lifecycle.rule(engine, [ruling(engine, ids[0], critic=planned("critic"))], now=40)
+    lifecycle.rule(engine, [ruling(engine, ids[0], questions=(planned("critic"),))], now=40)
     waiting = sweeping.republish(engine, now=1_000, stale_before=990).messages
     assert [m.task for m in waiting] == [DECIDE]  # the critic itself
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.demands import Demands
+from routing.agreement import PLAIN
 from routing.decision import ChoiceOutput, JsonOutput, Output, TextOutput
-from routing.quality import Answer, Verdict, check, parse_choice, usable
-from routing.refusals import refuses
+from routing.quality import Answer, Verdict, check, parse_choice
 
 ACTIONS = ("CONTINUE", "COMPLETE", "SWITCH", "IDLE")
 CHOICE = ChoiceOutput(labels=ACTIONS)
@@ -36,10 +37,13 @@ def judged(
     *,
     threshold: float = 0.7,
     critique: bool | None = None,
+    demands: Demands = PLAIN,
     **values: Any,
 ) -> Verdict:
     answer = Answer(raw, **values)
-    return check(answer, output, threshold=threshold, margin=0.05, critique=critique)
+    return check(
+        answer, output, threshold=threshold, margin=0.05, critique=critique, demands=demands
+    )
 
 
 # The score
@@ -106,7 +110,6 @@ def test_no_label_of_the_set_is_a_veto(raw: str, label: str | None, words: str) 
     verdict = judged(raw, CHOICE, label=label)
     assert words in verdict.vetoes[0]
     assert (verdict.passed, verdict.answer) == (False, "")
-    assert not usable(Answer(raw, label=label), CHOICE)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +192,7 @@ def test_residue_of_markup_fails_the_format_and_climbs(raw: str, words: str) -> 
     verdict = judged(raw)
     assert (verdict.format, verdict.score, verdict.passed) == (0.0, 0.625, False)
     assert words in verdict.issues[0]
-    assert usable(Answer(raw), TEXT)
+    assert verdict.vetoes == ()
 
 
 def test_a_text_shorter_than_asked_is_not_complete() -> None:
@@ -230,41 +233,9 @@ def test_an_echo_of_the_question_is_no_answer() -> None:
     assert judged("the late drawing", prompt=prompt).coherence == 1.0
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [
-        "I cannot help with that.",
-        "I\u2019m sorry, but I can\u2019t assist with that request.",
-        "As an AI language model, I have no opinion.",
-        "I apologize, but I can't do that.",
-        "I'm unable to fulfil this request.",
-        "I won't be able to help.",
-        "Unfortunately, I cannot answer that question because it is unsafe.",
-        "I must decline to answer.",
-        "I cannot provide that information.",
-    ],
-)
-def test_refusals_are_vetoed(raw: str) -> None:
-    verdict = judged(raw)
+def test_a_refusal_is_vetoed() -> None:
+    verdict = judged("I cannot help with that.")
     assert (verdict.vetoes, verdict.passed, verdict.answer) == (("the model refuses",), False, "")
-    assert not usable(Answer(raw), TEXT)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        "I apologize for the delay.",
-        "I'm sorry for the late reply; the drawings come tomorrow.",
-        "I cannot help with that until Thursday.",
-        "I can't complete the review today.",
-        "I cannot provide the drawings before Friday.",
-        "I can't help you with the fixture; ask Mara.",
-        "The supplier says he can't do that.",
-        "We use an AI model for the estimate.",
-    ],
-)
-def test_regrets_in_a_message_are_no_refusals(raw: str) -> None:
-    assert not refuses(raw)
 
 
 # JSON
@@ -298,6 +269,13 @@ def test_what_is_no_json_is_vetoed(raw: str, words: str) -> None:
     verdict = judged(raw, PLAN)
     assert words in verdict.vetoes[0]
     assert (verdict.passed, verdict.answer) == (False, "")
+
+
+def test_json_that_was_cut_off_and_closed_is_incomplete() -> None:
+    verdict = judged(GOOD_PLAN, PLAN, truncated=True)
+    assert (verdict.completeness, verdict.format, verdict.vetoes) == (0.0, 1.0, ())
+    assert verdict.issues == ("the token limit cuts it off",)
+    assert not judged(GOOD_PLAN, PLAN, truncated=True, threshold=0.8).passed
 
 
 def test_json_that_the_token_limit_broke_off_is_vetoed_with_the_reason() -> None:
@@ -371,7 +349,7 @@ def test_the_check_never_raises_whatever_the_text(
 ) -> None:
     verdict = judged(raw, output, truncated=truncated, critique=critique, prompt=prompt)
     assert 0 <= verdict.score <= 1
-    assert verdict.passed <= usable(Answer(raw), output)
+    assert not (verdict.passed and verdict.vetoes)
     assert bool(verdict.answer) is not bool(verdict.vetoes)
 
 

@@ -22,8 +22,10 @@ class Sequences:
         return self.left.pop() if self.left else None
 
 
-def tree(count: int = 1000) -> RadixTree:
-    return RadixTree(0, Sequences(count))
+def tree(count: int = 1000, told: list[tuple[int, int, int]] | None = None) -> RadixTree:
+    """A tree; ``told`` gets what the context is told."""
+    splits = [] if told is None else told
+    return RadixTree(0, Sequences(count), lambda *split: splits.append(split))
 
 
 def way(node: Node) -> tuple[int, ...]:
@@ -40,7 +42,8 @@ def test_a_cold_tick_hangs_on_one_node_that_is_in_flight() -> None:
 
 
 def test_a_match_inside_an_edge_splits_it_and_the_context_is_told() -> None:
-    found = tree()
+    told: list[tuple[int, int, int]] = []
+    found = tree(told=told)
     first = found.place((*LONG, 1), 40)
     first.done = 40
     second = found.place((*LONG[:25], 7, 8), 0)
@@ -48,22 +51,34 @@ def test_a_match_inside_an_edge_splits_it_and_the_context_is_told() -> None:
     assert second.ready
     assert (first.start, first.tokens, first.done) == (25, LONG[25:], 15)
     assert first.parent is second
-    assert [(s.lower, s.upper, s.end) for s in found.splits] == [(first.holder, second.holder, 25)]
+    assert told == [(first.holder, second.holder, 25)]
 
 
 def test_a_node_split_in_flight_keeps_what_is_computed() -> None:
-    found = tree()
+    told: list[tuple[int, int, int]] = []
+    found = tree(told=told)
     first = found.place((*LONG, 1), 40)
     first.done = 10
     upper = found.place((*LONG[:25], 7, 8), 0)
-    assert (upper.done, first.done, found.splits[0].end) == (10, 0, 10)
+    assert (upper.done, first.done, told[0][2]) == (10, 0, 10)
 
 
 def test_prompts_that_part_early_share_nothing() -> None:
+    told: list[tuple[int, int, int]] = []
+    found = tree(told=told)
+    found.place((*LONG, 1), 40)
+    other = found.place((*LONG[: LEAST_SHARED - 1], 9, 8, 7), 0)
+    assert other is found.root
+    assert not told
+
+
+def test_templates_that_begin_with_the_same_few_tokens_each_have_a_node() -> None:
     found = tree()
     found.place((*LONG, 1), 40)
-    other = found.place((*LONG[: LEAST_SHARED - 1], 9, *LONG), 40)
-    assert other is found.root
+    other = (*LONG[:3], *range(200, 240))
+    nodes = {found.place((*other, i, 1), 43) for i in range(50)}
+    assert [(way(n), n.start) for n in nodes] == [(other, 3)]
+    assert way(found.place((*LONG, 2), 40)) == LONG
 
 
 def test_a_prompt_keeps_a_token_for_itself() -> None:
@@ -85,16 +100,20 @@ def test_the_leaf_that_was_used_least_recently_leaves_first() -> None:
     idle = found.idle()
     assert idle is nodes[2]
     assert idle is not None
-    found.remove(idle)
+    idle.remove()
     assert found.idle() is nodes[0]
     child = found.place((*LONG, *range(500, 520), 1), 60)
     assert child.parent is nodes[0]
-    found.remove(child)
+    child.remove()
     assert found.idle() is nodes[0]
 
 
 def test_identical_prompts_share_no_more_than_their_hint() -> None:
-    assert sorted(boundaries([LONG, LONG, (*LONG[:20], 1)], [5, 5, 5])) == [5, 20, 20]
+    assert sorted(boundaries([LONG, LONG, (*LONG[:38], 1)], [5, 5, 5])) == [5, 38, 38]
+
+
+def test_a_few_tokens_more_than_the_hint_are_no_pass_of_their_own() -> None:
+    assert boundaries([LONG, (*LONG[:20], 1)], [5, 5]) == [5, 5]
 
 
 PROMPTS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40), min_size=1, max_size=25)

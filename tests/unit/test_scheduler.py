@@ -127,3 +127,25 @@ def test_what_was_computed_for_others_counts_as_cached_and_what_was_not_does_not
     while not scheduler.idle:
         step(scheduler)
     assert [one.future.result().tokens_cached for one in tick] == [0, 30, 30]
+
+
+def test_who_waits_is_looked_at_again_only_when_somebody_came_or_went(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    looks: list[int] = []
+
+    def counted(prompts: list[tuple[int, ...]], hints: list[int]) -> list[int]:
+        looks.append(len(prompts))
+        return list(hints)
+
+    monkeypatch.setattr(schedulers, "boundaries", counted)
+    scheduler = made()
+    jobs = [job("", clock, length=600) for _ in range(3)]
+    scheduler.waiting.extend(jobs)
+    while not jobs[0].future.done():
+        step(scheduler)
+    assert looks == [3, 2]
+    while not scheduler.idle:
+        step(scheduler)
+    assert all(one.future.exception() is None for one in jobs)
+    assert len(looks) <= 6

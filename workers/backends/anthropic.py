@@ -19,10 +19,22 @@ from workers.backends.bounds import most_cost
 from workers.backends.http_client import options
 from workers.backends.http_pool import SideBySide
 from workers.backends.http_provider import CHECK_TIMEOUT_S, Defaults, access, judge_look
-from workers.backends.http_questions import bound, cut, question, stops, texts
+from workers.backends.http_questions import (
+    bound,
+    cut,
+    question,
+    stopped,
+    stops,
+    texts,
+    thinks,
+)
+from workers.backends.http_refusals import REFUSAL
+from workers.backends.http_schema import as_object, taken_out
 
 ANSWER_TOOL = "answer"
 DEFAULTS = Defaults("anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+ENDINGS = frozenset({"end_turn", "stop_sequence", "tool_use", "refusal"})
+"""Whatever else ended an answer (its limit, the context, a pause) has cut it off."""
 LONG_TOKENS = 1000
 """Texts that may become longer come as a stream."""
 CHARS_PER_TOKEN = 3
@@ -97,7 +109,8 @@ class AnthropicBackend(SideBySide):
             "max_tokens": bound(request, self._model),
             "messages": [{"role": "user", "content": question(request)}],
         }
-        if self._model.sampling is not None:
+        call |= self._thinking()
+        if self._model.sampling is not None and not thinks(self._model):
             # The SDK has no argument for it any more, and newer models refuse it; the API still
             # takes it for models whose catalog entry asks for a sampling of its own.
             call["extra_body"] = {"temperature": min(sampling.temperature, 1.0)}
@@ -106,11 +119,23 @@ class AnthropicBackend(SideBySide):
         # A stop of blanks alone is refused by the API.
         ends = [stop for stop in stops(request) if stop.strip()]
         if isinstance(output, JsonOutput):
-            call["tools"] = [{"name": ANSWER_TOOL, "input_schema": output.json_schema}]
-            call["tool_choice"] = {"type": "tool", "name": ANSWER_TOOL}
+            call["tools"] = [{"name": ANSWER_TOOL, "input_schema": as_object(output.json_schema)}]
+            # Who thinks first may not be forced to a tool; who answers in words is checked for it.
+            forced = {"type": "tool", "name": ANSWER_TOOL}
+            call["tool_choice"] = {"type": "auto"} if thinks(self._model) else forced
         elif ends:
             call["stop_sequences"] = ends
         return call
+
+    def _thinking(self) -> dict[str, Any]:
+        """The switch of models that think unless told not to; others know none."""
+        effort = self._model.reasoning_effort
+        if effort is None:
+            return {}
+        if effort == "none":
+            return {"thinking": {"type": "disabled"}}
+        level = "low" if effort == "minimal" else effort
+        return {"thinking": {"type": "adaptive"}, "output_config": {"effort": level}}
 
     def _system(self, text: str) -> str | list[dict[str, Any]]:
         """The constant part, marked for the cache where the catalog says that it is long enough.
@@ -165,15 +190,16 @@ class AnthropicBackend(SideBySide):
         self, request: Request, raw: str, usage: Usage, stop_reason: str, seconds: float
     ) -> Completion:
         price = self._model.price
+        whole = _whole(request, raw, stop_reason)
         return Completion(
             id=request.id,
-            raw=cut(raw, stops(request)) if isinstance(request.output, TextOutput) else raw,
+            raw=whole,
             tokens_in=usage.plain + usage.cached + usage.written,
             tokens_out=usage.out,
             tokens_cached=usage.cached,
             inference_s=seconds,
             cost_micros=price.micros(usage.plain, usage.out, usage.cached, usage.written),
-            truncated=stop_reason == "max_tokens",
+            truncated=stop_reason not in ENDINGS and not stopped(request, raw),
         )
 
 
@@ -184,6 +210,15 @@ def key_name(provider: Provider | None) -> str:
 
 def _is_long(request: Request) -> bool:
     return isinstance(request.output, TextOutput) and request.sampling.max_tokens > LONG_TOKENS
+
+
+def _whole(request: Request, raw: str, stop_reason: str) -> str:
+    """The answer that was asked for, or the refusal that came in its place."""
+    if stop_reason == "refusal":
+        return REFUSAL
+    if isinstance(request.output, JsonOutput):
+        return taken_out(raw, request.output.json_schema)
+    return cut(raw, stops(request)) if isinstance(request.output, TextOutput) else raw
 
 
 def _text(blocks: Sequence[Any]) -> str:

@@ -6,7 +6,7 @@ import anthropic
 import httpx2
 
 from config.errors import BackendError
-from workers.backends.http_errors import first_line, refused, unanswered, unreadable
+from workers.backends.http_errors import codes_of, first_line, refused, unanswered, unreadable
 
 PROTOCOL = "the Messages API"
 UNREADABLE = (
@@ -29,7 +29,8 @@ def translated(
     if isinstance(error, anthropic.APIStatusError):
         status = error.status_code
         if status >= 400:
-            return status, refused(status, str(error), error.response.headers)
+            codes = codes_of(error.body)
+            return status, refused(status, str(error), error.response.headers, codes)
         return status, broken_off(error, most_micros)
     if isinstance(error, anthropic.APIConnectionError):
         timed_out = isinstance(error, anthropic.APITimeoutError)

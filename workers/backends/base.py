@@ -27,6 +27,11 @@ class Request:
     seed: int
     adapter: str = ""
     """The LoRA adapter to answer with; backends without adapters take no notice."""
+    own_sample: bool = False
+    """Whether it is computed by itself though another asks the same."""
+    deadline: float | None = None
+    """When its answer is no longer wanted, on ``time.monotonic``; a backend that can stop its work
+    fails it with :class:`DeadlinePassed` then, all others take no notice."""
 
 
 @dataclass(frozen=True)

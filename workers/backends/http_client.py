@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from config.errors import BackendError
-from workers.backends.http_errors import refused, unanswered, unreadable
+from workers.backends.http_errors import codes_of, refused, unanswered, unreadable
 from workers.backends.http_provider import CHECK_TIMEOUT_S, Access, judge_look
 
 MOST_BYTES = 32 << 20
@@ -40,9 +40,8 @@ def translated(
     """The status, if there was one, and the meaning of a failed call."""
     if isinstance(error, httpx2.HTTPStatusError):
         response = error.response
-        return response.status_code, refused(
-            response.status_code, _said(response), response.headers
-        )
+        said, codes = _said(response)
+        return response.status_code, refused(response.status_code, said, response.headers, codes)
     if isinstance(error, httpx2.HTTPError | httpx2.StreamError):
         timed_out = isinstance(error, httpx2.TimeoutException)
         return None, unanswered(error, most_micros, timeout_s, timed_out=timed_out)
@@ -127,11 +126,12 @@ def _object(response: httpx2.Response) -> dict[str, Any]:
     return found
 
 
-def _said(response: httpx2.Response) -> str:
-    """The server's own words for its refusal."""
+def _said(response: httpx2.Response) -> tuple[str, frozenset[str]]:
+    """The server's own words for its refusal, and its codes."""
     try:
         body = response.json()
     except ValueError:
-        return response.text
+        return response.text, frozenset()
     error = body.get("error", body) if isinstance(body, dict) else body
-    return str(error.get("message", error) if isinstance(error, dict) else error)
+    said = str(error.get("message", error) if isinstance(error, dict) else error)
+    return said, codes_of(body)

@@ -1,4 +1,4 @@
-"""Probabilities of labels from the log-probabilities of an answer's first tokens."""
+"""Probabilities of labels from the log-probabilities of an answer's tokens."""
 
 from __future__ import annotations
 
@@ -55,9 +55,13 @@ def choose(labels: Sequence[str], raw: str, positions: Sequence[Position]) -> Sc
 def score_labels(labels: Sequence[str], positions: Sequence[Position]) -> Scores | None:
     """The labels' probabilities, or ``None`` where the tokens do not tell them.
 
-    A token counts for the one label that it begins, whatever its case. Where it begins several,
-    the next position divides them, if the answer went there; else nothing is made up. A label that
-    is not listed has at most the probability of the last one that is.
+    Servers tell what else could have stood in the place of each token of the answer, and nothing of
+    how that would have gone on. So the answer's own label is followed to its last token, and any
+    other counts with the token that begins it and no other label, whatever its case: with more than
+    it has. What the answer's label is said to have is therefore no more than it has, as far as it
+    has one spelling. Where a token begins several labels, the next position divides them, if the
+    answer went there; else nothing is made up. A label that is not listed has at most the
+    probability of the last one that is.
     """
     folded = [label.casefold() for label in labels]
     if len(set(folded)) < len(folded):
@@ -65,15 +69,16 @@ def score_labels(labels: Sequence[str], positions: Sequence[Position]) -> Scores
     scores = [0.0] * len(folded)
     said, weight, still = "", 1.0, set(range(len(folded)))
     for place in positions:
-        going_on = _add(place, said, weight, folded, scores)
-        if going_on is None:
+        fitting = _add(place, said, weight, folded, scores)
+        if fitting is None:
             return None
-        deeper = set(going_on) if len(going_on) > 1 else set()
-        if _hides(place, weight, still - deeper, scores):
+        said += place.token
+        going_on = set() if _is_said(said, fitting, folded) else set(fitting)
+        if _hides(place, weight, still - going_on, scores):
             return None
-        if not deeper:
+        if not going_on:
             return _normalised(scores)
-        said, still = said + place.token, deeper
+        still = going_on
         weight *= dict(place.likely).get(place.token, 0.0)
     return None
 
@@ -81,22 +86,34 @@ def score_labels(labels: Sequence[str], positions: Sequence[Position]) -> Scores
 def _add(
     place: Position, said: str, weight: float, labels: Sequence[str], scores: list[float]
 ) -> list[int] | None:
-    """Give each token's probability to its label; the labels that the answer still may name.
+    """Give each token's probability to its label, but that of the answer's own token only if it is
+    the label's last; the labels that the answer still may name, or has named.
 
     ``None`` where much probability lies on tokens that fit several labels and were not taken.
     """
-    going_on: list[int] = []
+    own: list[int] = []
     shared = 0.0
     for token, probability in place.likely:
-        text = (said + token).lstrip().casefold()
-        fitting = [i for i, label in enumerate(labels) if _fits(label, text)]
+        text = said + token
+        fitting = [i for i, label in enumerate(labels) if _fits(label, _bare(text))]
         if token == place.token:
-            going_on = fitting
-        if len(fitting) == 1:
+            own = fitting
+            counts = _is_said(text, fitting, labels)
+        else:
+            counts = len(fitting) == 1
+            shared += weight * probability if len(fitting) > 1 and _bare(text) else 0.0
+        if counts:
             scores[fitting[0]] += weight * probability
-        elif fitting and text and token != place.token:
-            shared += weight * probability
-    return None if shared > UNSURE else going_on
+    return None if shared > UNSURE else own
+
+
+def _is_said(text: str, fitting: Sequence[int], labels: Sequence[str]) -> bool:
+    """Whether a text has named the one label that it fits, to its end."""
+    return len(fitting) == 1 and len(_bare(text)) >= len(labels[fitting[0]])
+
+
+def _bare(text: str) -> str:
+    return text.lstrip().casefold()
 
 
 def _fits(label: str, text: str) -> bool:

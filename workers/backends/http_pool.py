@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from workers.backends.base import Completion, Request
+
+log = logging.getLogger(__name__)
 
 
 class SideBySide(ABC):
@@ -15,11 +18,22 @@ class SideBySide(ABC):
     def __init__(self, slots: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(slots, thread_name_prefix=name)
 
-    def answer(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """All requests side by side, as many at once as the lane has slots."""
+    def answer(self, requests: Sequence[Request]) -> Generator[Completion]:
+        """All requests side by side, as many at once as the lane has slots.
+
+        Once nobody reads on, no further call begins. Those that have begun are billed whatever
+        happens, so they go on to their end, and the log tells what became of them.
+        """
         waiting = [self._pool.submit(self._ask, request) for request in requests]
-        for done in as_completed(waiting):
-            yield done.result()
+        unread = set(waiting)
+        try:
+            for done in as_completed(waiting):
+                unread.discard(done)
+                yield done.result()
+        finally:
+            for call in unread:
+                if not call.cancel():
+                    call.add_done_callback(_tell)
 
     def close(self) -> None:
         """Let no further call begin; may be called twice."""
@@ -28,3 +42,19 @@ class SideBySide(ABC):
     @abstractmethod
     def _ask(self, request: Request) -> Completion:
         """One call; whatever goes wrong is in the completion."""
+
+
+def _tell(call: Future[Completion]) -> None:
+    """Put on record what a call came to that nobody waited for."""
+    if call.cancelled():
+        return
+    if (fault := call.exception()) is not None:
+        log.warning("a call that nobody waited for raised: %s", fault)
+        return
+    said = call.result()
+    unknown = None if said.error is None else said.error.unknown_charge_micros
+    log.warning(
+        "request %s: nobody waited for its answer any more; it cost %d micro-dollars, "
+        "and %d more may have been charged",
+        said.id, said.cost_micros, unknown or 0,
+    )  # fmt: skip

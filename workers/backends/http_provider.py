@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from config.catalog import Model, Provider
@@ -37,7 +37,7 @@ class Access:
     name: str
     url: str | None
     key_name: str | None
-    key: str | None
+    key: str | None = field(repr=False)
     local: bool
 
     @property

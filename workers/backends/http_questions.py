@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from config.catalog import Model
 from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Request
+from workers.backends.http_schema import as_object
 
 CHOICE_TOKENS = 30
 
@@ -32,7 +33,7 @@ def texts(request: Request) -> tuple[str, ...]:
     """All that is sent of a request, for the most it can cost."""
     parts = [request.system, question(request)]
     if isinstance(request.output, JsonOutput):
-        parts.append(json.dumps(request.output.json_schema))
+        parts.append(json.dumps(as_object(request.output.json_schema)))
     return tuple(parts)
 
 
@@ -62,3 +63,8 @@ def cut(text: str, ends: Sequence[str]) -> str:
     start = len(text) - len(text.lstrip())
     found = [text.find(end, start) for end in ends]
     return text[: min((place for place in found if place >= 0), default=len(text))].strip()
+
+
+def stopped(request: Request, raw: str) -> bool:
+    """Whether a text had come to a stop before whatever else ended it."""
+    return cut(raw, stops(request)) != raw.strip()

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
-from config.errors import BackendError
+from config.errors import BackendError, DeadlinePassed
 from routing.decision import ChoiceOutput
 from workers.backends.base import Completion, Request
 from workers.engine.jobs import Result, Written
 from workers.engine.labels import LabelScores
 
 
-def completions(requests: Sequence[Request], future: Future[Result]) -> Iterator[Completion]:
-    """The same result for each who asked; only the first one's tokens were computed."""
+def completions(
+    requests: Sequence[Request], future: Future[Result], *, joined: bool
+) -> Iterator[Completion]:
+    """The same result for each who asked; only the first one's tokens were computed, and not even
+    those where all ``joined`` another message's question."""
     error = future.exception()
     for place, request in enumerate(requests):
         if error is not None:
-            fault = error if isinstance(error, BackendError) else BackendError(str(error))
-            yield Completion(id=request.id, error=fault)
+            yield Completion(id=request.id, error=_fault(request, error))
         else:
-            yield _completion(request, future.result(), shared=place > 0)
+            yield _completion(request, future.result(), shared=joined or place > 0)
+
+
+def _fault(request: Request, error: BaseException) -> BackendError:
+    """Why one of those who asked the same has no answer."""
+    if isinstance(error, DeadlinePassed):
+        late = request.deadline is not None and request.deadline <= time.monotonic()
+        if not late:  # it joined in the moment in which the others' time was over
+            return BackendError("the deadline of all who asked the same before had just passed")
+    return error if isinstance(error, BackendError) else BackendError(str(error))
 
 
 def _completion(request: Request, result: Result, *, shared: bool) -> Completion:

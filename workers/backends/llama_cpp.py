@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import llama_cpp
 
@@ -18,11 +19,14 @@ from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Capabilities, Completion, Request
 from workers.backends.llama_answers import completions
 from workers.backends.llama_prompt import Prompt, Prompts
+from workers.backends.llama_sharing import Key, OpenQuestions, Question
 from workers.engine.adapters import Adapters
 from workers.engine.context import LlamaContext, Shape
 from workers.engine.engine import Engine
+from workers.engine.grammar import grammar
 from workers.engine.jobs import ChoiceJob, Job, Result, TextJob
 from workers.engine.labels import build_trie
+from workers.engine.limits import check_model
 from workers.gpus import physical_cores
 from workers.models import adapter_paths, weights_path
 from workers.turns import CpuTurns
@@ -31,11 +35,19 @@ SEQUENCES = 256
 PREFIX_CELLS = 4096
 """Room beside the context proper, for the constant parts of many templates and for batches."""
 
-Key = tuple[object, ...]
+
+@dataclass
+class _Asked:
+    """What one message asks; ``begun`` are the jobs of questions that nobody asked before."""
+
+    questions: dict[Key, Question] = field(default_factory=dict)
+    groups: dict[Key, list[Request]] = field(default_factory=dict)
+    begun: dict[Key, Job] = field(default_factory=dict)
 
 
 class LlamaBackend:
-    """Answers with one model. Requests that ask the same of it are computed once."""
+    """Answers with one model. Requests that ask the same of it at once are computed once, also
+    those of several messages: each waits for one job, which goes when nobody waits any more."""
 
     capabilities = Capabilities(local=True, probabilities=True, batching=True, adapters=True)
 
@@ -43,6 +55,7 @@ class LlamaBackend:
         self._engine = engine
         self._limit = limit
         self._prompts = Prompts(engine.vocabulary)
+        self._open = OpenQuestions()
 
     def figures(self) -> dict[str, float]:
         """What the engine did and where it stands; see :meth:`Engine.figures`."""
@@ -50,29 +63,51 @@ class LlamaBackend:
 
     def answer(self, requests: Sequence[Request]) -> Iterator[Completion]:
         """All requests at once; completions as they come."""
-        done: queue.SimpleQueue[tuple[Key, Future[Result]]] = queue.SimpleQueue()
-        groups: dict[Key, list[Request]] = {}
-        jobs: dict[Key, Job] = {}
-        for request in sorted(requests, key=lambda r: (r.adapter, r.kind, r.system)):
-            try:
-                prompt = self._prompt(request)
-                key = _key(request, prompt)
-                if key not in groups:
-                    jobs[key] = self._job(request, prompt)
-            except BackendError as error:
-                yield Completion(id=request.id, error=error)
-                continue
-            groups.setdefault(key, []).append(request)
-        for key, job in jobs.items():
-            job.future.add_done_callback(lambda f, key=key: done.put((key, f)))  # type: ignore[misc]
+        asked = _Asked()
         try:
-            self._engine.submit(jobs.values())
-            for _ in jobs:
+            refused = self._ask(requests, asked)
+            yield from refused
+            done: queue.SimpleQueue[tuple[Key, Future[Result]]] = queue.SimpleQueue()
+            for key, question in asked.questions.items():
+                question.job.future.add_done_callback(
+                    lambda future, key=key: done.put((key, future))  # type: ignore[misc]
+                )
+            for _ in asked.questions:
                 key, future = done.get()
-                yield from completions(groups[key], future)
+                yield from completions(asked.groups[key], future, joined=key not in asked.begun)
         finally:
-            for job in jobs.values():
-                job.future.cancel()  # whoever stopped listening wants no more of it
+            for question in asked.questions.values():
+                self._open.leave(question)
+
+    def _ask(self, requests: Sequence[Request], asked: _Asked) -> list[Completion]:
+        """Join what is asked already and hand the rest to the engine; failures of single ones."""
+        refused: list[Completion] = []
+        try:
+            for request in sorted(requests, key=lambda r: (r.adapter, r.kind, r.system)):
+                try:
+                    self._ask_one(request, asked)
+                except BackendError as error:
+                    refused.append(Completion(id=request.id, error=error))
+            self._engine.submit(asked.begun.values())
+        except BaseException as error:
+            for job in asked.begun.values():  # others may have joined
+                job.settle(error)
+            raise
+        return refused
+
+    def _ask_one(self, request: Request, asked: _Asked) -> None:
+        prompt = self._prompt(request)
+        key = _key(request, prompt)
+        if key not in asked.questions:
+            question, new = self._open.ask(
+                key, request.deadline, lambda: self._job(request, prompt)
+            )
+            asked.questions[key] = question
+            if new:
+                asked.begun[key] = question.job
+        else:
+            self._open.prolong(asked.questions[key], request.deadline)
+        asked.groups.setdefault(key, []).append(request)
 
     def most_micros(self, request: Request) -> int:
         """Nothing: the machine is one's own."""
@@ -101,7 +136,8 @@ class LlamaBackend:
             return ChoiceJob(prompt.tokens, prompt.shared, request.adapter, trie=trie)
         schema = None
         if isinstance(request.output, JsonOutput):
-            schema = json.dumps(request.output.json_schema, sort_keys=True)
+            schema = json.dumps(request.output.json_schema)  # in the asker's order of properties
+            grammar(schema)  # made and tried here, not in the engine's thread, which finds it
         return TextJob(
             prompt.tokens,
             prompt.shared,
@@ -115,7 +151,9 @@ class LlamaBackend:
 
 def _key(request: Request, prompt: Prompt) -> Key:
     """What two requests must have in common to be one: a choice is not drawn, so its seed and
-    sampling do not matter."""
+    sampling do not matter. Who wants a sample of one's own shares with nobody."""
+    if request.own_sample:
+        return (object(),)
     if isinstance(request.output, ChoiceOutput):
         return (prompt.tokens, request.adapter, request.output.labels)
     drawn = request.sampling.temperature > 0
@@ -128,6 +166,7 @@ def open_llama(settings: Settings, lane_name: str) -> LlamaBackend:
     """The model of a lane, loaded, with the adapters that are to be there from the start.
 
     Raises:
+        ConfigurationError: the model cannot be served so; see :func:`check_model`.
         WeightsError: weights of the model or of an adapter are missing or damaged.
     """
     catalog = settings.catalog
@@ -142,6 +181,7 @@ def open_llama(settings: Settings, lane_name: str) -> LlamaBackend:
     )
     path = weights_path(settings, lane.model)
     files = adapter_paths(settings, lane.model)
+    check_model(path, lane.model, model.context)
     on_gpu = model.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
     turns = None if on_gpu else CpuTurns(settings.models_dir)
     context = LlamaContext(path, shape, turns)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from routing.decision import ChoiceOutput
 from workers.backends.base import Request
 from workers.engine.vocabulary import MARK, Vocabulary
 
 ANSWER_LEAD = "Answer:"
+TEMPLATES = 256
+"""Constant parts that are remembered as tokens; the one used least recently goes first."""
 
 
 @dataclass(frozen=True)
@@ -20,20 +23,16 @@ class Prompt:
 
 
 class Prompts:
-    """Lays requests out in the model's chat markup. Not thread-safe for the first of a template;
-    a race only computes the same twice."""
+    """Lays requests out in the model's chat markup. Thread-safe."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._markup: dict[tuple[str, bool], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._markup = lru_cache(TEMPLATES)(self._tokenize)
 
     def prompt(self, request: Request) -> Prompt:
         """A request's tokens, ending where the answer begins."""
         choice = isinstance(request.output, ChoiceOutput)
-        key = (request.system, choice)
-        if key not in self._markup:
-            self._markup[key] = self._tokenize(request.system, choice)
-        shared, tail = self._markup[key]
+        shared, tail = self._markup(request.system, choice)
         own = self._vocabulary.tokens(request.prompt)
         return Prompt((*shared, *own, *tail), len(shared))
 

@@ -17,7 +17,7 @@ from workers.backends.bounds import most_cost
 from workers.backends.http_client import UNREADABLE, JsonClient, translated
 from workers.backends.http_pool import SideBySide
 from workers.backends.http_provider import Defaults, access
-from workers.backends.http_questions import bound, cut, stops, texts
+from workers.backends.http_questions import bound, cut, stopped, stops, texts
 from workers.backends.llama_server_choice import score
 from workers.backends.llama_server_prompts import Prompts
 
@@ -76,11 +76,12 @@ class LlamaServerBackend(SideBySide):
         if isinstance(request.output, ChoiceOutput):
             return self._choose(request, request.output, prompt, start)
         said = self._client.post("/completion", _call(request, prompt))
+        limit = said.get("stop_type") == "limit" or bool(said.get("stopped_limit"))
         return Completion(
             id=request.id,
             raw=cut(said["content"], stops(request)),
             inference_s=time.monotonic() - start,
-            truncated=said.get("stop_type") == "limit" or bool(said.get("stopped_limit")),
+            truncated=limit and not stopped(request, said["content"]),
             **self._bill(said),
         )
 

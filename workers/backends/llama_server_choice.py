@@ -1,22 +1,23 @@
-"""Scores the labels of a choice with llama-server: one request for each place where they part."""
+"""Scores the labels of a choice with llama-server: a request for each place on their way."""
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workers.backends.http_client import JsonClient
 from workers.backends.http_logprobs import Scores
-from workers.backends.label_paths import Path, branches
+from workers.label_paths import Path, branches
 
 LIFT = 25.0
 """Nats by which the labels' tokens are lifted, so that all are among those that are told."""
 OTHERS = 500
 """Tokens beside the labels' that are told, of which the rest's probability is reckoned."""
 IGNORED = 1e-4
-"""Labels below a place that has less than this share of all labels are not looked at: they get
-nothing."""
+"""Labels below a place that is less likely than this share of the labels that were scored already
+are not looked at: they get nothing."""
 
 
 def score(
@@ -24,26 +25,31 @@ def score(
 ) -> tuple[Scores, list[dict[str, Any]]]:
     """One probability for each label's path, and the server's replies, the first one's first.
 
-    A label's probability is the product along its path. The server keeps the prompt, so that each
-    request after the first computes only the path to its place.
+    A label's probability is the product along its path, to its last token. The likeliest place
+    comes next: what leads to a label is never less likely than the label. The server keeps the
+    prompt, so that each request after the first computes only the path to its place.
     """
     places = branches(paths)
-    here: dict[Path, dict[int, float]] = {}
     reached: dict[Path, float] = {(): 1.0}
+    found = 0.0
     replies: list[dict[str, Any]] = []
-    for place in sorted(places, key=len):
-        if place and reached.get(place, 0.0) < IGNORED * sum(here[()].values()):
-            continue
+    waiting: list[tuple[float, Path]] = [(-1.0, ())]
+    while waiting and -waiting[0][0] > IGNORED * found:
+        minus, place = heapq.heappop(waiting)
         reply = client.post("/completion", _call([*prompt, *place], places[place]))
         replies.append(reply)
-        here[place] = _probabilities(reply, places[place])
-        for token, probability in here[place].items():
-            reached[(*place, token)] = reached[place] * probability
-    found = [reached.get(path, 0.0) for path in paths]
-    mass = sum(found)
+        for token, probability in _probabilities(reply, places[place]).items():
+            after = (*place, token)
+            reached[after] = -minus * probability
+            if after in places:
+                heapq.heappush(waiting, (-reached[after], after))
+            else:
+                found += reached[after]
+    whole = [reached.get(path, 0.0) for path in paths]
+    mass = sum(whole)
     if not mass > 0:
         raise ValueError("no probability of any label")
-    return Scores(tuple(p / mass for p in found), min(1.0, mass)), replies
+    return Scores(tuple(p / mass for p in whole), min(1.0, mass)), replies
 
 
 def _call(prompt: Sequence[int], tokens: set[int]) -> dict[str, Any]:

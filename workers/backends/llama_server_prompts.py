@@ -10,7 +10,7 @@ from typing import TypeVar
 from routing.decision import ChoiceOutput
 from workers.backends.base import Request
 from workers.backends.http_client import JsonClient
-from workers.backends.label_paths import Path, parted
+from workers.label_paths import Path, whole_paths
 
 ANSWER_LEAD = "Answer:"
 """Labels are scored as what follows it."""
@@ -38,12 +38,12 @@ class Prompts:
         return [*before, *self._tokens(request.prompt), *after]
 
     def labels(self, labels: tuple[str, ...]) -> tuple[Path, ...]:
-        """Each label's tokens up to where it parts from all others."""
+        """Each label's tokens, ended where it begins another."""
         return self._once(("labels", labels), lambda: self._labels(labels))
 
     def _labels(self, labels: Sequence[str]) -> tuple[Path, ...]:
         tokens = [self._tokens(" " + label) for label in labels]
-        return parted(tokens, self._once("end", self._end))
+        return whole_paths(tokens, self._once("end", self._end))
 
     def _end(self) -> int | None:
         """The token that ends an answer."""

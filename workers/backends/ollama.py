@@ -20,7 +20,7 @@ from workers.backends.http_client import UNREADABLE, JsonClient, translated
 from workers.backends.http_logprobs import Position, choose, position
 from workers.backends.http_pool import SideBySide
 from workers.backends.http_provider import Access, Defaults, access
-from workers.backends.http_questions import bound, cut, messages, stops, texts, thinks
+from workers.backends.http_questions import bound, cut, messages, stopped, stops, texts, thinks
 
 PROTOCOL = "Ollama"
 DEFAULTS = Defaults("ollama", url="http://127.0.0.1:11434")
@@ -131,7 +131,7 @@ class OllamaBackend(SideBySide):
             tokens_out=tokens_out,
             inference_s=seconds,
             cost_micros=self._model.price.micros(tokens_in, tokens_out),
-            truncated=said.get("done_reason") == "length",
+            truncated=said.get("done_reason") == "length" and not stopped(request, raw),
         )
         if not isinstance(request.output, ChoiceOutput):
             return completion

@@ -14,14 +14,16 @@ import openai
 
 from config.catalog import Dialect, Model, Provider
 from config.errors import BackendError, ConfigurationError
-from routing.decision import ChoiceOutput
+from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Capabilities, Completion, Request
 from workers.backends.bounds import most_cost
 from workers.backends.http_client import options
 from workers.backends.http_logprobs import Position, choose, position
 from workers.backends.http_pool import SideBySide
 from workers.backends.http_provider import CHECK_TIMEOUT_S, access, judge_look
-from workers.backends.http_questions import bound, cut, stops, texts, thinks
+from workers.backends.http_questions import bound, cut, stopped, stops, texts, thinks
+from workers.backends.http_refusals import refusal
+from workers.backends.http_schema import taken_out
 from workers.backends.openai_dialects import CUSTOMS, Customs, arguments
 from workers.backends.openai_errors import UNREADABLE, translated
 
@@ -109,14 +111,20 @@ class OpenAIBackend(SideBySide):
 
     def _completion(self, request: Request, said: Any, seconds: float) -> Completion:
         answer = said.choices[0]
-        raw = answer.message.content or getattr(answer.message, "refusal", None) or ""
+        raw = answer.message.content or ""
+        refused = getattr(answer.message, "refusal", None)
+        # What was filtered after its end is whole.
+        ended = stopped(request, raw)
+        filtered = answer.finish_reason == "content_filter" and not ended
         completion = Completion(
             id=request.id,
-            raw=cut(raw, stops(request)),
+            raw=self._whole(request, raw),
             inference_s=seconds,
-            truncated=answer.finish_reason in ("length", "content_filter"),
+            truncated=answer.finish_reason == "length" and not ended,
             **self._bill(said.usage),
         )
+        if refused or filtered:
+            return replace(completion, raw=refusal(refused or ""))
         if not isinstance(request.output, ChoiceOutput):
             return completion
         labels = request.output.labels
@@ -131,6 +139,12 @@ class OpenAIBackend(SideBySide):
             mass=None if self._customs.closed_choice else scores.mass,
         )
 
+    def _whole(self, request: Request, raw: str) -> str:
+        """The answer that was asked for, out of what came."""
+        if self._customs.strict and isinstance(request.output, JsonOutput):
+            return taken_out(raw, request.output.json_schema)
+        return cut(raw, stops(request))
+
     def _bill(self, usage: Any) -> dict[str, Any]:
         """Tokens and their price; a server that counts none is one that charges nothing."""
         if usage is None and not self._model.price.input:
@@ -139,12 +153,14 @@ class OpenAIBackend(SideBySide):
         cached = getattr(details, "cached_tokens", None) or 0
         written = getattr(details, "cache_write_tokens", None) or 0
         plain = max(0, usage.prompt_tokens - cached - written)
-        price = self._model.price
+        tokens_out = usage.completion_tokens
+        if self._customs.thoughts_apart:
+            tokens_out = max(tokens_out, (usage.total_tokens or 0) - usage.prompt_tokens)
         return {
             "tokens_in": usage.prompt_tokens,
-            "tokens_out": usage.completion_tokens,
+            "tokens_out": tokens_out,
             "tokens_cached": cached,
-            "cost_micros": price.micros(plain, usage.completion_tokens, cached, written),
+            "cost_micros": self._model.price.micros(plain, tokens_out, cached, written),
         }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,11 @@ from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Request
 from workers.backends.http_provider import Defaults
 from workers.backends.http_questions import bound, messages, stops, thinks
+from workers.backends.http_schema import as_object
 from workers.backends.openai_schema import is_strict
 
 TOP_LOGPROBS = 20
 """The most that OpenAI gives, and vLLM unless told otherwise."""
-JSON_WISH = "\n\nReply with nothing but JSON that holds to this JSON Schema: "
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,11 @@ class Customs:
     seed: bool = True
     logprobs: bool = True
     strict: bool = False
-    """Whether a schema can be enforced only if it is written in a subset of JSON Schema."""
+    """Whether schemas are objects, and enforced only in a subset of JSON Schema."""
     closed_choice: bool = False
     """Whether an answer can be held to one of the labels."""
+    thoughts_apart: bool = False
+    """Whether tokens of thoughts are only in the total."""
     template_thinks: bool = False
     """Whether thinking is switched in the chat template, not by an argument."""
 
@@ -47,7 +48,11 @@ CUSTOMS = {
     Dialect.OLLAMA: Customs(Defaults("ollama")),
     # Gemini answers 400 to arguments that it does not know, and 2.5 gives no log-probabilities.
     Dialect.GEMINI: Customs(
-        Defaults("gemini", "GEMINI_API_KEY"), stops=4, seed=False, logprobs=False
+        Defaults("gemini", "GEMINI_API_KEY"),
+        stops=4,
+        seed=False,
+        logprobs=False,
+        thoughts_apart=True,
     ),
 }
 
@@ -73,7 +78,7 @@ def arguments(
             closed = {"structured_outputs": {"choice": list(request.output.labels)}}
             call["extra_body"] = call.get("extra_body", {}) | closed
     elif isinstance(request.output, JsonOutput):
-        call |= _json(request, request.output, customs)
+        call |= _json(request.output, customs)
     return call
 
 
@@ -96,14 +101,10 @@ def _drawing(request: Request, customs: Customs) -> dict[str, Any]:
     return call | {"stop": ends} if ends else call
 
 
-def _json(request: Request, output: JsonOutput, customs: Customs) -> dict[str, Any]:
-    schema = output.json_schema
-    if customs.strict and schema.get("type") != "object":
-        # OpenAI takes objects alone; anything else is asked for in words.
-        told = messages(request)
-        told[-1]["content"] += JSON_WISH + json.dumps(schema)
-        return {"messages": told}
-    form: dict[str, Any] = {"name": "answer", "schema": schema}
-    if customs.strict:
-        form["strict"] = is_strict(schema)
+def _json(output: JsonOutput, customs: Customs) -> dict[str, Any]:
+    if not customs.strict:
+        form: dict[str, Any] = {"name": "answer", "schema": output.json_schema}
+    else:
+        schema = as_object(output.json_schema)
+        form = {"name": "answer", "schema": schema, "strict": is_strict(schema)}
     return {"response_format": {"type": "json_schema", "json_schema": form}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import openai
 
 from config.errors import BackendError
-from workers.backends.http_errors import refused, unanswered, unreadable
+from workers.backends.http_errors import codes_of, refused, unanswered, unreadable
 
 PROTOCOL = "the chat completions API"
 UNREADABLE = (openai.OpenAIError, LookupError, AttributeError, TypeError, ValueError)
@@ -18,7 +18,7 @@ def translated(
     """The status, if there was one, and the meaning of a call that could have cost so much."""
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
-        return status, refused(status, str(error), error.response.headers)
+        return status, refused(status, str(error), error.response.headers, codes_of(error.body))
     if isinstance(error, openai.APIConnectionError):
         timed_out = isinstance(error, openai.APITimeoutError)
         cause = error.__cause__ or error

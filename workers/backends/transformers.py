@@ -1,14 +1,16 @@
 """Hugging Face models in process, for what llama.cpp does not load. Needs the extra of that name.
 
-A choice is scored as llama.cpp's are: the labels' own tokens, up to where they part. There is no
+A choice is scored as llama.cpp's are: the labels' own tokens, to the last one. There is no
 grammar: JSON is whatever the model writes, and the quality check turns away what does not hold.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import islice
 from typing import Any
@@ -19,13 +21,17 @@ from config.settings import Settings
 from routing.decision import ChoiceOutput
 from workers.backends.base import Capabilities, Completion, Request
 from workers.backends.http_errors import first_line
+from workers.backends.http_logprobs import Scores
 from workers.backends.http_questions import CHOICE_TOKENS, cut, stops
 from workers.backends.transformers_choice import Question, score
 from workers.backends.transformers_prompts import Prompts
 from workers.models import weights_path
 
 BATCH = 16
-"""Choices that are scored together; each takes a row for every place where its labels part."""
+"""Choices that are scored together; each takes a row for every label of several tokens."""
+
+CHANCE = threading.Lock()
+"""Held while torch draws from the source of chance that the whole process shares."""
 
 
 class TransformersBackend:
@@ -76,18 +82,7 @@ class TransformersBackend:
             return
         seconds = (time.monotonic() - start) / max(1, len(asked))
         for request, scores in zip(asked, found, strict=True):
-            assert isinstance(request.output, ChoiceOutput)
-            question, label = questions[request.id], request.output.labels[scores.best]
-            yield Completion(
-                id=request.id,
-                raw=label,
-                label=label,
-                probabilities=scores.probabilities,
-                mass=scores.mass,
-                tokens_in=len(question.prompt),
-                tokens_out=len(question.paths[scores.best]),
-                inference_s=seconds,
-            )
+            yield _chosen(request, questions[request.id], scores, seconds)
 
     def _question(self, request: Request) -> Question:
         assert isinstance(request.output, ChoiceOutput)
@@ -126,6 +121,19 @@ class TransformersBackend:
             and whole == text.strip(),
         )
 
+    @contextmanager
+    def _seeded(self, request: Request) -> Iterator[None]:
+        """Alone with torch's one source of chance, if there is anything to draw.
+
+        ``generate`` takes no generator of a request's own.
+        """
+        if request.sampling.temperature <= 0:
+            yield
+            return
+        with CHANCE:
+            self._torch.manual_seed(request.seed)
+            yield
+
     def _generate(self, request: Request, prompt: Sequence[int]) -> list[int]:
         sampling = request.sampling
         drawing: dict[str, Any] = {"do_sample": False}
@@ -140,8 +148,7 @@ class TransformersBackend:
             done = bool(ends) and cut(text, ends) != text.strip()
             return self._torch.tensor([done], device=so_far.device)
 
-        self._torch.manual_seed(request.seed)
-        with self._torch.inference_mode():
+        with self._seeded(request), self._torch.inference_mode():
             said = self._model.generate(
                 ids,
                 attention_mask=self._torch.ones_like(ids),
@@ -194,6 +201,21 @@ def _place(settings: Settings, name: str, model: Model) -> tuple[str, dict[str, 
         return model.remote_name or name, {}
     path = weights_path(settings, name)
     return str(path.parent), {"gguf_file": path.name}
+
+
+def _chosen(request: Request, question: Question, scores: Scores, seconds: float) -> Completion:
+    assert isinstance(request.output, ChoiceOutput)
+    label = request.output.labels[scores.best]
+    return Completion(
+        id=request.id,
+        raw=label,
+        label=label,
+        probabilities=scores.probabilities,
+        mass=scores.mass,
+        tokens_in=len(question.prompt),
+        tokens_out=len(question.paths[scores.best]),
+        inference_s=seconds,
+    )
 
 
 def _fault(error: RuntimeError) -> BackendError:

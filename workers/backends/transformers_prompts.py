@@ -7,7 +7,7 @@ from typing import Any
 
 from routing.decision import ChoiceOutput
 from workers.backends.base import Request
-from workers.backends.label_paths import Path, parted
+from workers.label_paths import Path, whole_paths
 
 ANSWER_LEAD = "Answer:"
 """Labels are scored as what follows it."""
@@ -33,9 +33,9 @@ class Prompts:
         return [*before, *self._plain(request.prompt), *after]
 
     def labels(self, labels: Sequence[str]) -> tuple[Path, ...]:
-        """Each label's tokens up to where it parts from all others."""
+        """Each label's tokens, ended where it begins another."""
         tokens = [self._plain(" " + label) for label in labels]
-        return parted(tokens, next(iter(self.ends), None))
+        return whole_paths(tokens, next(iter(self.ends), None))
 
     def _tokenize_markup(self, system: str, choice: bool) -> tuple[list[int], list[int]]:
         said = [{"role": "user", "content": MARK * 2}]

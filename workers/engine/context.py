@@ -23,7 +23,6 @@ Logits = npt.NDArray[np.float32]
 Tokens = Sequence[int]
 
 NO_ROOM = 1
-ABORTED = 2
 BAD_BATCH = -1
 
 
@@ -116,7 +115,7 @@ class LlamaContext:
             raise NoRoom(f"no room for {self._batch.size} more tokens")
         if code == BAD_BATCH:
             raise BadBatch("llama.cpp refused the batch", retryable=False)
-        if code != 0:
+        if code != 0:  # aborted (2) or worse: parts of the batch may be in the context
             raise ContextLost(f"llama_decode failed with code {code}")
         if not wanted:
             return np.empty((0, self.vocab_size), dtype=np.float32)
@@ -168,8 +167,8 @@ class LlamaContext:
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
         params.swa_full = bool(llama_cpp.llama_model_n_swa(self.model) > 0)
         params.no_perf = True
-        # Must cover the wanted rows of one decode, or the process aborts.
-        params.n_outputs_max = shape.batch
+        # Must cover the wanted rows of one decode and a row a sequence, or the process aborts.
+        params.n_outputs_max = max(shape.batch, shape.sequences)
         self.raw = llama_cpp.llama_init_from_model(self.model, params)
         if not self.raw:
             raise WeightsError(

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from config.errors import BackendError
+from config.errors import BackendError, DeadlinePassed
 from workers.engine.adapters import Adapters
 from workers.engine.context import BadBatch, ContextLost, LlamaContext, NoRoom
 from workers.engine.jobs import Job
@@ -71,7 +71,10 @@ class Engine:
         self._adapters = adapters or Adapters(context)
         self._scheduler = Scheduler(context, reproducible=reproducible)
         self._inbox: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
-        self._closed = False
+        self._gate = threading.Lock()
+        self._shut = False
+        """Whether nothing more may come in; changed only behind the gate."""
+        self._freed = False
         self._death: BaseException | None = None
         self._on_death = on_death
         self._thread = threading.Thread(target=self._own, name="engine", daemon=True)
@@ -121,16 +124,18 @@ class Engine:
         Raises:
             EngineDied: nobody will work on them.
         """
-        if not self.alive:
-            raise EngineDied(f"the engine has died: {self._death}")
-        self._inbox.put(list(jobs))
+        with self._gate:
+            if self._shut:
+                raise EngineDied(f"the engine has ended: {self._death or 'it was closed'}")
+            self._inbox.put(list(jobs))
 
     def close(self) -> None:
         """Finish nothing more; free the model. What was not done fails."""
+        self._shut_out()
         self._inbox.put(None)
         self._thread.join(timeout=30)
-        if not self._thread.is_alive() and not self._closed:
-            self._closed = True
+        if not self._thread.is_alive() and not self._freed:
+            self._freed = True
             self.vocabulary.close()
             self._context.free_model()
 
@@ -142,9 +147,20 @@ class Engine:
             log.exception("the engine died")
             self._death = error
         finally:
+            self._end()
+
+    def _shut_out(self) -> None:
+        """Let nothing more in: what is in the inbox now is all that there will be."""
+        with self._gate:
+            self._shut = True
+
+    def _end(self) -> None:
+        self._shut_out()
+        try:
             self._fail_all(EngineDied(f"the engine has ended: {self._death or 'it was closed'}"))
             self._adapters.close()
             self._context.close()
+        finally:
             if self._death is not None:
                 self._on_death()
 
@@ -175,21 +191,21 @@ class Engine:
             scheduler.leave(stuck, BackendError("no room was found for the request"))
 
     def _pass(self, parts: list[Part]) -> None:
-        spans = [span for part in parts for span in part.spans]
-        started = time.monotonic()
         try:
-            logits = self._context.decode(spans)
+            self._compute(parts)
         except NoRoom:
             self._undo(parts)
             self._relieve(parts)
-            return
         except BadBatch as error:
             self._undo(parts)
             self._isolate(parts, error)
-            return
         except ContextLost as error:
             self._recover(error)
-            return
+
+    def _compute(self, parts: list[Part]) -> None:
+        spans = [span for part in parts for span in part.spans]
+        started = time.monotonic()
+        logits = self._context.decode(spans)
         self._count_pass(parts, time.monotonic() - started)
         self._scheduler.dispatch(parts, logits)
 
@@ -234,28 +250,31 @@ class Engine:
             self._redo(half)
             self._pass(half)
             return
-        error = NoRoom("the context had no room for the request")
-        owner = parts[0].owner
-        for job in [j for j in self._scheduler.running if owner in (j, j.node)]:
-            self._scheduler.leave(job, error)
+        self._expel(parts[0], NoRoom("the context had no room for the request"))
 
     def _isolate(self, parts: list[Part], error: BadBatch) -> None:
-        """Find who spoils a batch by asking for each part alone."""
-        for part in parts:
-            try:
-                logits = self._context.decode(part.spans)
-            except (BadBatch, NoRoom):
-                self._expel(part, error)
-            else:
-                self._redo([part])
-                self._scheduler.dispatch([part], logits)
+        """Find who spoils a batch by asking for each part alone.
 
-    def _expel(self, part: Part, error: BadBatch) -> None:
+        Who finds no room then is not to blame for the batch: it is composed again.
+        """
+        for part in parts:
+            self._redo([part])
+            try:
+                self._compute([part])
+            except BadBatch:
+                self._expel(part, error)
+            except NoRoom:
+                self._undo([part])
+                self._scheduler.evict()
+            except ContextLost as lost:
+                self._recover(lost)
+                return
+
+    def _expel(self, part: Part, error: BackendError) -> None:
         if isinstance(part.owner, Job):
             self._scheduler.leave(part.owner, error)
-            return
-        for job in [j for j in self._scheduler.running if j.node is part.owner]:
-            self._scheduler.leave(job, error)
+        else:
+            self._scheduler.abandon(part.owner, error)
 
     def _recover(self, error: ContextLost) -> None:
         log.error("%s; the context is made anew", error)
@@ -272,7 +291,7 @@ class Engine:
             if job.future.cancelled():
                 scheduler.leave(job)
             elif job.overdue:
-                scheduler.leave(job, BackendError("its deadline passed", retryable=False))
+                scheduler.leave(job, DeadlinePassed("its deadline passed", retryable=False))
 
     def _select_adapter(self) -> bool:
         """Have the current adapter in force; jobs whose adapter will not load fail."""
@@ -296,5 +315,4 @@ class Engine:
         while not self._inbox.empty():
             left.extend(self._inbox.get() or [])
         for job in left:
-            if not job.future.done():
-                job.future.set_exception(error)
+            job.settle(error)

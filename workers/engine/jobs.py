@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from config.catalog import Sampling
@@ -58,7 +59,7 @@ class Job(ABC):
     @property
     @abstractmethod
     def extra(self) -> int:
-        """The most cells that it needs beside its prompt."""
+        """The most cells that it needs beside what is known."""
 
     @property
     def wants(self) -> int:
@@ -74,6 +75,11 @@ class Job(ABC):
     @abstractmethod
     def rows_at_end(self) -> int:
         """Rows that must go into the batch with the last token of the prompt."""
+
+    @property
+    def rows_left(self) -> int:
+        """Rows until it has its next logits."""
+        return len(self.prompt) - self.computed + self.rows_at_end
 
     @abstractmethod
     def spans(self, room: int) -> list[Span]:
@@ -98,8 +104,15 @@ class Job(ABC):
     def finish(self, answer: LabelScores | Written) -> None:
         """Hand the answer out."""
         seconds = time.monotonic() - self.begun
-        if not self.future.cancelled():
-            self.future.set_result(Result(answer, len(self.prompt), self.cached, seconds))
+        self.settle(Result(answer, len(self.prompt), self.cached, seconds))
+
+    def settle(self, outcome: Result | BaseException) -> None:
+        """End its future, unless its asker cancels it at this moment or it has ended."""
+        with suppress(InvalidStateError):
+            if isinstance(outcome, BaseException):
+                self.future.set_exception(outcome)
+            else:
+                self.future.set_result(outcome)
 
     def _prefill(self, room: int, sequences: tuple[int, ...], reserved: int) -> list[Span]:
         """The next part of the known tokens; the last of them only with ``reserved`` more rows."""
@@ -163,7 +176,7 @@ class TextJob(Job):
 
     @property
     def extra(self) -> int:
-        return self.sampling.max_tokens
+        return self.sampling.max_tokens - len(self.written)
 
     @property
     def known(self) -> Sequence[int]:
@@ -172,6 +185,10 @@ class TextJob(Job):
     @property
     def rows_at_end(self) -> int:
         return 0
+
+    @property
+    def rows_left(self) -> int:
+        return len(self.prompt) + len(self.written) - self.computed
 
     def spans(self, room: int) -> list[Span]:
         """What is known and not computed yet: the prompt at first, then a token at a time."""
@@ -209,7 +226,8 @@ class TextJob(Job):
     def _written(self, end: int, *, truncated: bool) -> Written:
         text = bytes(self.text[:end]).decode("utf-8", errors="ignore").strip()
         if truncated and self.schema is not None:
-            text = close_json(text)
+            closed = close_json(text)
+            text, truncated = closed, closed != text  # whole at the very limit is whole
         return Written(text, len(self.written), truncated)
 
     def _stop(self) -> int | None:

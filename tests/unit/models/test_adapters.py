@@ -14,7 +14,7 @@ from config.errors import InputError, WeightsError
 from config.load import load_catalog
 from config.settings import Settings
 from routing.adapters import adapter_of
-from routing.fingerprint import cache_key
+from routing.fingerprint import place_of
 from tests.unit.catalogs import catalog, decision
 from workers.models import (
     State,
@@ -105,7 +105,7 @@ def test_a_wish_is_a_name(name: str) -> None:
 
 
 def test_answers_of_different_adapters_are_kept_apart() -> None:
-    keys = {cache_key(decision(adapter=name), "m@1") for name in (None, "", "calm", "bold")}
+    keys = {place_of(decision(adapter=name), "r", "m@1").key for name in (None, "", "calm", "bold")}
     assert len(keys) == 4
 
 

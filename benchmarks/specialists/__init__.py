@@ -1,0 +1,1 @@
+"""How the words of a prompt are weighed: labelled queries, the fit, and its cross-validation."""
