@@ -20,6 +20,7 @@ from producers.prompts import load_template
 from routing.confidence import Correction, calibrated
 from routing.decision import ChoiceOutput, Complexity, Decision, Hop, Plan
 from workers.corrections import ENOUGH, Form, find, score, split
+from workers.label_paths import SCORING
 
 LABELS = ("a", "b", "c")
 KEY = Subject("kind", "m", "f", "kind@1")
@@ -133,7 +134,7 @@ backend = "scripted"
 answer = "reject"
 p = 0.6
 """
-FINGERPRINT = "scripted:small"
+FINGERPRINT = f"scripted:small~{SCORING}"
 
 
 @pytest.fixture
