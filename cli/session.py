@@ -65,3 +65,27 @@ def session(
             finish_run(engine, this.id, now())
         finally:
             engine.dispose()
+
+
+@contextmanager
+def ledger_session(
+    settings: Settings,
+    *,
+    mode: str,
+    seed: int = 0,
+    config: dict[str, Any] | None = None,
+    run: RunInfo | None = None,
+) -> Iterator[tuple[Engine, RunInfo]]:
+    """A ledger and a run alone, for what asks nobody: neither broker nor workers are needed."""
+    settings.catalog  # noqa: B018 - a broken profile must show before anything is written
+    migrate(settings)
+    engine = open_ledger(settings)
+    try:
+        this = run or start_run(
+            engine, mode=mode, profile=settings.profile, now=now(), seed=seed, config=config,
+            absent=settings.absent_lanes,
+        )  # fmt: skip
+        yield engine, this
+        finish_run(engine, this.id, now())
+    finally:
+        engine.dispose()

@@ -116,7 +116,7 @@ def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
 def insert_new(
     connection: Connection, run_id: str, planned: Sequence[Planned], rows: list[Any], now: int
 ) -> Submission:
-    _insert_prefixes(connection, {p.decision.system for p in planned if p.decision.system})
+    insert_prefixes(connection, {p.decision.system for p in planned if p.decision.system})
     connection.execute(insert_or_ignore(connection, DECISIONS, ["run_id", "key"]), rows)
     ids: dict[str, str] = {}
     for chunk in chunks([row["key"] for row in rows]):
@@ -134,7 +134,8 @@ def insert_new(
     return Submission(tuple(ids[row["key"]] for row in rows), tuple(messages))
 
 
-def _insert_prefixes(connection: Connection, texts: set[str]) -> None:
+def insert_prefixes(connection: Connection, texts: set[str]) -> None:
+    """Keep the constant parts of prompts that are not kept yet."""
     if texts:
         rows = [{"id": prefix_id(text), "text": text} for text in sorted(texts)]
         connection.execute(insert_or_ignore(connection, PREFIXES, ["id"]), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -128,24 +128,44 @@ class Client:
             StackError: the workers died for good.
         """
         done: dict[str, Settled] = {}
+        for found in self._as_they_settle(ids, timeout_s):
+            done.update((s.id, s) for s in found)
+            on_settled(found)
+        return [done[i] for i in ids]
+
+    def wait_some(self, ids: Sequence[str], *, timeout_s: float | None = None) -> list[Settled]:
+        """Those of ``ids`` that are settled, as soon as there is one.
+
+        Raises:
+            TimeoutError: none is after ``timeout_s``; nothing is lost by it.
+            StackError: the workers died for good.
+        """
+        return next(self._as_they_settle(ids, timeout_s), [])
+
+    def _as_they_settle(
+        self, ids: Sequence[str], timeout_s: float | None
+    ) -> Iterator[list[Settled]]:
+        """What is settled of ``ids``, group by group, until nothing is open."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        open_ids = set(ids)
         look_at = set(ids)
         next_poll = time.monotonic() + POLL_S
-        while True:
+        while open_ids:
             found = patiently(lifecycle.find_settled, self._engine, look_at) if look_at else []
-            done.update((s.id, s) for s in found)
             if found:
-                on_settled(found)
-            open_ids = set(ids) - done.keys()
-            if not open_ids:
-                self._notices.forget(done)
-                return [done[i] for i in ids]
+                settled = {s.id for s in found}
+                self._notices.forget(settled)
+                open_ids -= settled
+                look_at = set()
+                yield found
+                continue
             self._give_up(deadline, len(open_ids))
             announced = self._notices.wait(open_ids, max(0.0, next_poll - time.monotonic()))
             polls = time.monotonic() >= next_poll
             look_at = open_ids if polls else announced
             if polls:
                 next_poll = time.monotonic() + POLL_S
+        self._notices.forget(ids)
 
     def gather(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from sqlalchemy import Engine
 
@@ -45,6 +45,7 @@ class Answerer:
         fingerprint: str,
         publisher: Publisher,
         clock: Clock,
+        fingerprint_of: Callable[[str], str | None] | None = None,
     ) -> None:
         self._settings = settings
         self._catalog: Catalog = settings.catalog
@@ -56,7 +57,9 @@ class Answerer:
         self._clock = clock
         self._solitude = Solitude()
         self._leases = LeaseKeeper(engine, clock, settings.lease_s)
-        self._memory = Memory(self._catalog, engine=engine, clock=clock)
+        self._memory = Memory(
+            self._catalog, engine=engine, clock=clock, fingerprint_of=fingerprint_of
+        )
         calibrations = Calibrations(engine, self._catalog.lanes[lane].model, fingerprint, clock)
         self._questions = Questions(
             self._catalog, lane, backend=backend, fingerprint=fingerprint, clock=clock,

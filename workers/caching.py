@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -16,7 +16,7 @@ from ledger.cache import Cached
 from ledger.cache_audits import Audit, agreement, close_audits, open_audits
 from ledger.clock import SECOND, Clock
 from ledger.patience import patiently
-from ledger.records import Claimed, Hit
+from ledger.records import Claimed, Hit, plan_of
 from ledger.transitions import Settlement
 from routing.consensus import policy_fingerprint
 from routing.decision import CacheScope, Decision
@@ -26,6 +26,7 @@ from workers.embedding import Embedder, nearest, open_embedder, packed
 
 log = logging.getLogger(__name__)
 
+ABOVE = "this question was answered before, further up its plan"
 RECOUNT_US = 60 * SECOND
 """How long a kind's trust stands before its audits are counted again."""
 
@@ -33,8 +34,18 @@ RECOUNT_US = 60 * SECOND
 class Memory:
     """The cache as one process uses it. Safe to share between threads."""
 
-    def __init__(self, catalog: Catalog, *, engine: Engine, clock: Clock) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        *,
+        engine: Engine,
+        clock: Clock,
+        fingerprint_of: Callable[[str], str | None] | None = None,
+    ) -> None:
+        """``fingerprint_of`` tells what serves a lane, or ``None`` where this process cannot
+        know; without it only answers of the lane itself are served."""
         self._catalog = catalog
+        self._fingerprint_of = fingerprint_of
         self._rules = catalog.cache
         self._engine = engine
         self._clock = clock
@@ -63,8 +74,35 @@ class Memory:
             for one in asked.values()
             if (entry := found.get(one.place.key)) is not None
         ]
-        missed = [one for one in asked.values() if one.place.key not in found]
+        hits += self._serve_from_above([c for c in claimed if c.id in asked], hits)
+        served = {hit.id for hit in hits}
+        missed = [one for one in asked.values() if one.id not in served]
         return hits + self._serve_alike([one for one in missed if self._seeks(one.decision)])
+
+    def _serve_from_above(self, claimed: Sequence[Claimed], hits: Sequence[Hit]) -> list[Hit]:
+        """Answers that a lane further up the plan has given to the very question: this lane was
+        passed over for it or has failed at it, and would only fail once more."""
+        if self._fingerprint_of is None:
+            return []
+        served = {hit.id for hit in hits}
+        keys: dict[str, list[str]] = {}
+        for one in claimed:
+            lanes = plan_of(one).lanes[one.hop + 1 :] if one.id not in served else ()
+            prints = [(lane, found) for lane in lanes if (found := self._fingerprint_of(lane))]
+            keys[one.id] = [
+                self._place(one.decision, one.run_id, lane, found).key for lane, found in prints
+            ]
+        wanted = [key for some in keys.values() for key in some]
+        found = patiently(cache.fetch, self._engine, wanted, self._clock())
+        above = [
+            Hit(one, entry.answer, entry.lane, entry.p_answer, ABOVE)
+            for one, some in keys.items()
+            for entry in [next((found[key] for key in some if key in found), None)]
+            if entry is not None
+        ]
+        used = [next(key for key in keys[hit.id] if key in found) for hit in above]
+        patiently(cache.count_hits, self._engine, used, self._clock())
+        return above
 
     def keep(self, settled: Sequence[tuple[Answered, Settlement]]) -> None:
         """Keep accepted answers, and compare those that are audits."""

@@ -9,6 +9,7 @@ from celery import Celery
 from sqlalchemy import Engine
 
 from config.catalog import IN_PROCESS
+from config.errors import UptierError
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import open_ledger
@@ -36,6 +37,7 @@ class Office:
         self._engine: Engine | None = None
         self._answerer: Answerer | None = None
         self._checker: Checker | None = None
+        self._fingerprints: dict[str, str | None] = {}
 
     def engine(self) -> Engine:
         """This process's own connections to the ledger."""
@@ -64,8 +66,19 @@ class Office:
                 fingerprint=lane_fingerprint(self._settings, model),
                 publisher=self.publisher(),
                 clock=now,
+                fingerprint_of=self._fingerprint_of,
             )
         return self._answerer
+
+    def _fingerprint_of(self, lane: str) -> str | None:
+        """What serves a lane; ``None`` if its weights are on another machine, say."""
+        if lane not in self._fingerprints:
+            try:
+                found = lane_fingerprint(self._settings, self._settings.catalog.lanes[lane].model)
+            except (KeyError, UptierError):
+                found = None
+            self._fingerprints[lane] = found
+        return self._fingerprints[lane]
 
     def checker(self) -> Checker:
         """The quality check."""

@@ -24,7 +24,8 @@ class Dice:
     """
 
     def __init__(self, seed: int, stream: str) -> None:
-        self._draw = Random(seed_of(seed, stream)).random
+        self.random = Random(seed_of(seed, stream))
+        self._draw = self.random.random
 
     def chance(self, probability: float) -> bool:
         """True with the given probability."""

@@ -131,6 +131,6 @@ class Agent:
         return None
 
 
-def hire(count: int) -> list[Agent]:
-    """``count`` agents over all departments."""
-    return [Agent(index, STAFFING[index % len(STAFFING)]) for index in range(count)]
+def hire(count: int, first: int = 0) -> list[Agent]:
+    """``count`` agents over all departments, with indices from ``first``."""
+    return [Agent(first + n, STAFFING[n % len(STAFFING)]) for n in range(count)]

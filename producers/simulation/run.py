@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from config.catalog import Catalog
 from config.errors import InputError
 from producers.asking import Asker
-from producers.simulation.apply import apply_answer
-from producers.simulation.clock import begin_tick
-from producers.simulation.deck import Fate
-from producers.simulation.people import Agent
+from producers.simulation.dice import seed_of
 from producers.simulation.questions import Questions
-from producers.simulation.situations import Situation, ordinary_situation
-from producers.simulation.summary import Count, SimulationSummary
+from producers.simulation.state import state_digest, state_json
+from producers.simulation.summary import SimulationSummary, summed_up
+from producers.simulation.team import Team
 from producers.simulation.work import TICKS_PER_DAY
-from producers.simulation.world import build_world
-from routing.decision import ChoiceOutput, Decision, Preferences, Settled
+from producers.stepping import OnTick, nobody_watches, run_in_step
+from routing.decision import Decision, Preferences, Settled
 
 ORDINARY = Preferences()
 
@@ -27,18 +25,24 @@ class SimulationConfig:
     """What fixes a run: the same values and the same answers give the same run.
 
     ``days`` are of 32 ticks of a quarter of an hour. ``preferences`` go with every decision.
+    ``teams`` divide the agents into groups of which none ever meets another.
     """
 
     agents: int = 50
     days: int = 1
     seed: int = 7
     preferences: Preferences = ORDINARY
+    teams: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("agents", 1), ("days", 1), ("seed", 0)):
+        for name, least in (("agents", 1), ("days", 1), ("seed", 0), ("teams", 1)):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name} = {value}: a simulation needs at least {least}")
+        if self.teams > self.agents:
+            raise InputError(
+                f"teams = {self.teams}: there are only {self.agents} agents, and no team is empty"
+            )
 
     @property
     def ticks(self) -> int:
@@ -46,25 +50,8 @@ class SimulationConfig:
         return self.days * TICKS_PER_DAY
 
 
-@dataclass(frozen=True)
-class TickReport:
-    """What came of one tick, for whoever watches."""
-
-    tick: int
-    of: int
-    decisions: tuple[Decision, ...]
-    settled: tuple[Settled, ...]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    agent: Agent
-    situation: Situation
-    decision: Decision
-
-
 class Simulation:
-    """The company in lock-step: all agents see the same state, decide, and only then act.
+    """The company in lock-step: all teams live the same tick.
 
     Ticks are counted from 0 over the whole run; ``observe`` and ``apply`` take turns.
     """
@@ -72,21 +59,18 @@ class Simulation:
     def __init__(self, config: SimulationConfig, catalog: Catalog) -> None:
         """Raises: InputError when the catalog lacks one of the kinds that agents decide."""
         self.config = config
-        self._world = build_world(config.agents, config.seed)
-        self._fate = Fate(config.seed)
-        self._questions = Questions(catalog, config.seed, config.preferences)
-        self._count = Count()
-        self._asked: list[_Asked] | None = None
+        questions = Questions(catalog, config.seed, config.preferences)
+        self.teams = tuple(_teams(config, questions))
 
     @property
     def tick(self) -> int:
-        """The tick that is or will be observed next."""
-        return self._world.tick
+        """The tick that is or will be observed next by whoever is behind all others."""
+        return min(team.tick for team in self.teams)
 
     @property
     def done(self) -> bool:
         """Whether all ticks have been applied."""
-        return self.tick >= self.config.ticks
+        return all(team.done for team in self.teams)
 
     @property
     def expected_decisions(self) -> int:
@@ -95,66 +79,42 @@ class Simulation:
 
     def observe(self, tick: int) -> list[Decision]:
         """Bring the world to this tick; one decision for each agent, in a fixed order."""
-        self._must_be(tick, observed=False)
-        if self.done:
-            raise InputError(f"tick {tick}: the run has only {self.config.ticks} ticks")
-        world = self._world
-        begin_tick(world)
-        struck = self._fate.strike(world)
-        self._asked = []
-        for agent in world.agents:
-            situation = struck.get(agent.index) or ordinary_situation(world, agent)
-            decision = self._questions.decision(world, agent, situation)
-            self._asked.append(_Asked(agent, situation, decision))
-        return [asked.decision for asked in self._asked]
+        return [decision for team in self.teams for decision in team.observe(tick)]
 
     def apply(self, tick: int, settled: Sequence[Settled]) -> None:
         """Let the answers take effect, in the order of the decisions, and end the tick."""
-        self._must_be(tick, observed=True)
-        answers = {s.key: s.answer for s in settled}
-        for asked in self._asked or ():
-            if asked.decision.key not in answers:
-                raise InputError(f"tick {tick}: decision {asked.decision.key} was not settled")
-        for asked in self._asked or ():
-            answer = answers[asked.decision.key]
-            self._count.add(asked.decision, answer)
-            usable = _usable(asked.decision, answer)
-            apply_answer(self._world, asked.agent, asked.situation, usable)
-        self._asked = None
-        self._world.tick += 1
+        for team in self.teams:
+            team.apply(tick, settled)
 
     def summary(self) -> SimulationSummary:
         """What has come of the run so far."""
-        return self._count.summary(self._world)
+        worlds = [team.world for team in self.teams]
+        counts = [team.count for team in self.teams]
+        return summed_up(worlds, counts, state_digest(worlds))
 
-    def _must_be(self, tick: int, *, observed: bool) -> None:
-        if tick != self.tick or (self._asked is not None) is not observed:
-            turn = "apply" if self._asked is not None else "observe"
-            raise InputError(f"tick {tick} is out of turn: next is {turn}({self.tick})")
-
-
-def _usable(decision: Decision, answer: str) -> str:
-    """The answer, or the fallback where it is none of the labels."""
-    output = decision.output
-    if isinstance(output, ChoiceOutput) and answer not in output.labels:
-        return decision.fallback or output.labels[0]
-    return answer
+    def state(self) -> str:
+        """Everything there is, as canonical JSON: equal runs give equal text."""
+        return state_json([team.world for team in self.teams])
 
 
 def run_simulation(
-    simulation: Simulation,
-    asker: Asker,
-    on_tick: Callable[[TickReport], None] = lambda report: None,
+    simulation: Simulation, asker: Asker, on_tick: OnTick = nobody_watches
 ) -> SimulationSummary:
     """Run all ticks that are left, asking each tick's decisions together.
 
     A run that stopped is taken up by running the same configuration anew against the same
     asker: what was settled comes back as it was, and the rest is asked.
     """
-    while not simulation.done:
-        tick = simulation.tick
-        decisions = simulation.observe(tick)
-        settled = asker.gather(decisions)
-        simulation.apply(tick, settled)
-        on_tick(TickReport(tick, simulation.config.ticks, tuple(decisions), tuple(settled)))
+    run_in_step(simulation, asker, on_tick)
     return simulation.summary()
+
+
+def _teams(config: SimulationConfig, questions: Questions) -> list[Team]:
+    size, larger = divmod(config.agents, config.teams)
+    teams, first = [], 0
+    for number in range(config.teams):
+        agents = size + (number < larger)
+        seed = config.seed if config.teams == 1 else seed_of(config.seed, f"team.{number}")
+        teams.append(Team(agents, config.ticks, seed, questions, first=first))
+        first += agents
+    return teams

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from producers.simulation.labels import TaskStatus
@@ -43,6 +44,8 @@ class SimulationSummary:
     worked_hours: float
     blocked_hours: float
     idle_hours: float
+    state: str = ""
+    """SHA-256 of the final state."""
 
     def to_json(self) -> str:
         """The summary as one JSON object, ``by_kind`` as an object of its own."""
@@ -71,34 +74,30 @@ class Count:
             self.checked += 1
             self.matched += answer == decision.expected
 
-    def summary(self, world: World) -> SimulationSummary:
-        """The result so far."""
-        tally = world.tally
-        reviews = sum(
-            task.status is TaskStatus.IN_REVIEW for agent in world.agents for task in agent.desk
-        )
-        return SimulationSummary(
-            agents=len(world.agents),
-            ticks=world.tick,
-            decisions=self.decisions,
-            by_kind=tuple(sorted(self.by_kind.items())),
-            checked=self.checked,
-            matched=self.matched,
-            tasks_created=tally.tasks_created,
-            tasks_released=tally.tasks_released,
-            tasks_in_review=reviews,
-            changes_requested=tally.changes_requested,
-            offers_rejected=tally.offers_rejected,
-            transitions_refused=tally.refused_transitions,
-            tools_completed=tally.tools_completed,
-            wrong_tools=tally.wrong_tools,
-            deadlines_missed=tally.deadlines_missed,
-            estimates_overrun=tally.estimates_overrun,
-            client_changes=tally.client_changes,
-            blockers=tally.blockers,
-            messages=tally.messages,
-            plans=tally.plans,
-            worked_hours=tally.worked_ticks / TICKS_PER_HOUR,
-            blocked_hours=tally.blocked_ticks / TICKS_PER_HOUR,
-            idle_hours=tally.idle_ticks / TICKS_PER_HOUR,
-        )
+
+def summed_up(worlds: Sequence[World], counts: Sequence[Count], state: str) -> SimulationSummary:
+    """The result so far of teams that make up a company."""
+    tally: Counter[str] = Counter()
+    by_kind: Counter[str] = Counter()
+    for world, count in zip(worlds, counts, strict=True):
+        tally.update(asdict(world.tally))
+        by_kind.update(count.by_kind)
+    return SimulationSummary(
+        agents=sum(len(world.agents) for world in worlds),
+        ticks=min(world.tick for world in worlds),
+        decisions=sum(count.decisions for count in counts),
+        by_kind=tuple(sorted(by_kind.items())),
+        checked=sum(count.checked for count in counts),
+        matched=sum(count.matched for count in counts),
+        tasks_in_review=sum(_in_review(world) for world in worlds),
+        transitions_refused=tally.pop("refused_transitions"),
+        worked_hours=tally.pop("worked_ticks") / TICKS_PER_HOUR,
+        blocked_hours=tally.pop("blocked_ticks") / TICKS_PER_HOUR,
+        idle_hours=tally.pop("idle_ticks") / TICKS_PER_HOUR,
+        state=state,
+        **tally,
+    )
+
+
+def _in_review(world: World) -> int:
+    return sum(task.status is TaskStatus.IN_REVIEW for agent in world.agents for task in agent.desk)

@@ -86,9 +86,12 @@ class World:
             self.leads.setdefault(agent.role.department, agent)
 
 
-def build_world(agents: int, seed: int) -> World:
-    """A company in the middle of its life: tasks under way, in review and about to be released."""
-    world = World(hire(agents), work=Dice(seed, "work"), fate=Dice(seed, "fate"))
+def build_world(agents: int, seed: int, *, first: int = 0) -> World:
+    """A team in the middle of its life: tasks under way, in review and about to be released.
+
+    ``first`` is the index of its first agent in the company.
+    """
+    world = World(hire(agents, first), work=Dice(seed, "work"), fate=Dice(seed, "fate"))
     for agent in world.agents:
         _furnish(world, agent)
     return world

@@ -24,7 +24,16 @@ from ledger.clock import SECOND
 from ledger.database import migrate, open_ledger
 from ledger.records import Claimed, Hit
 from ledger.transitions import Settlement
-from routing.decision import CacheScope, Decision, Privacy, Status, TextOutput
+from routing.decision import (
+    CacheScope,
+    Complexity,
+    Decision,
+    Hop,
+    Plan,
+    Privacy,
+    Status,
+    TextOutput,
+)
 from routing.similar import Trust
 from tests.integration.places import Absent, postgres
 from tests.unit.catalogs import KINDS, catalog, decision
@@ -85,12 +94,16 @@ def serve(memory: Memory, asked: Decision, name: str = "1", run: str = "r") -> l
     return memory.serve([Claimed(name, run, asked, "tier1", 0, 0, 0, "", 0)], "tier1", "f")
 
 
-def keep(memory: Memory, asked: Decision, answer: str = "A", name: str = "0") -> None:
+def keep(
+    memory: Memory, asked: Decision, answer: str = "A", name: str = "0", lane: str = "tier1",
+    fingerprint: str = "f",
+) -> None:  # fmt: skip
     whole = Answered.__new__(Answered)
-    given = {"id": name, "run_id": "r", "decision": asked, "lane": "tier1", "fingerprint": "f"}
+    given = {"id": name, "run_id": "r", "decision": asked, "lane": lane,
+             "fingerprint": fingerprint}  # fmt: skip
     for field, value in given.items():
         object.__setattr__(whole, field, value)
-    memory.keep([(whole, Settlement(Status.ACCEPTED, answer, "tier1", "passed", 0.9))])
+    memory.keep([(whole, Settlement(Status.ACCEPTED, answer, lane, "passed", 0.9))])
 
 
 def test_an_answer_serves_until_it_expires_and_its_count_goes_on(engine: Engine) -> None:
@@ -189,6 +202,30 @@ def test_an_own_sample_has_its_own_seed_and_its_own_computation() -> None:
             keys.add((own, _key(request, prompt)))
             seeds.add((own, draw_seed(one, "tier1", 0)))
     assert sorted(own for own, _ in keys) == sorted(own for own, _ in seeds) == [False, True, True]
+
+
+def test_what_a_lane_further_up_the_plan_has_answered_serves_at_once(engine: Engine) -> None:
+    clock, asked = Clock(), decision()
+    prints = {"tier1": "f", "tier2": "g", "tier3": None}
+    made = Memory(cached({}), engine=engine, clock=clock, fingerprint_of=prints.get)
+    plan = Plan(hops=tuple(Hop(lane=lane, reason="x") for lane in ("tier1", "tier2", "tier3")),
+                complexity=Complexity.SIMPLE).model_dump_json()  # fmt: skip
+
+    def hits(lane: str, hop: int, asked: Decision = asked) -> list[Hit]:
+        held = Claimed("1", "r", asked, lane, 0, 0, 0, plan, hop)
+        return made.serve([held], lane, prints[lane] or "")
+
+    assert hits("tier1", 0) == []
+    keep(made, asked, "B", lane="tier2", fingerprint="g")
+    [hit] = hits("tier1", 0)
+    assert (hit.answer, hit.lane) == ("B", "tier2")
+    assert "further up its plan" in hit.reason
+    assert [hit.lane for hit in hits("tier2", 1)] == ["tier2"]
+    assert hits("tier3", 2) == []  # an answer from below never comes back up
+    assert hits("tier1", 0, asked.model_copy(update={"prompt": "Else?"})) == []
+    assert [row["hits"] for row in rows(engine, "cache_entry")] == [2]
+    keep(made, asked, "A")
+    assert [hit.lane for hit in hits("tier1", 0)] == ["tier1"]  # its own goes first
 
 
 def test_a_kind_has_its_own_time_to_live(engine: Engine) -> None:

@@ -22,10 +22,10 @@ from producers.simulation.labels import CLOSED_SETS
 from producers.simulation.run import (
     Simulation,
     SimulationConfig,
-    TickReport,
     run_simulation,
 )
 from producers.simulation.summary import SimulationSummary
+from producers.stepping import TickReport
 from routing.decision import ChoiceOutput, Decision, Settled, Status
 from tests.unit.catalogs import catalog
 
