@@ -89,6 +89,9 @@ class Kind(Demands):
     """By how much the best label's probability must exceed the next one's."""
     critique: bool = False
     cache: bool = False
+    cache_exact: bool = False
+    """Whether the prompt as it stands says all: agents of every role and under any load share its
+    answer, and dates and times tell questions apart."""
     cache_ttl_s: Seconds | None = None
     """How long its cached answers may serve, instead of the profile's ``cache.ttl_s``."""
     semantic: bool = False
@@ -119,8 +122,9 @@ class Kind(Demands):
 
     @model_validator(mode="after")
     def _only_cached_answers_are_found_again(self) -> Self:
-        if self.semantic and not self.cache:
-            raise ValueError("semantic = true needs cache = true: set both or neither")
+        for name in ("semantic", "cache_exact"):
+            if getattr(self, name) and not self.cache:
+                raise ValueError(f"{name} = true needs cache = true: set both or neither")
         return self
 
     @model_validator(mode="after")

@@ -62,6 +62,7 @@ def place_of(
     *,
     embedder: str = "",
     any_numbers: bool = False,
+    exact: bool = False,
 ) -> Place:
     """The place of a decision's answer; key and space are 64 hexadecimal digits (SHA-256).
 
@@ -71,14 +72,15 @@ def place_of(
     answer never outlives the model or the prompt that it came from. The key adds the prompt less
     dates, times and UUIDs; the space its numbers and negations (no numbers with ``any_numbers``)
     and the embedder. Left out are the agent itself, except under maximum privacy, and the seed:
-    agents of one role in one situation share an answer.
+    agents of one role in one situation share an answer. With ``exact`` role and load are left out
+    as well, and prompts count as they stand, with their dates and times.
     """
-    prompt = normalised(decision.prompt)
+    prompt = decision.prompt if exact else normalised(decision.prompt)
     parts = (
-        decision.agent_id.partition("-")[0],
+        None if exact else decision.agent_id.partition("-")[0],
         decision.kind,
-        load_bucket(decision.signals),
-        _normalised_once(decision.system),
+        None if exact else load_bucket(decision.signals),
+        decision.system if exact else _normalised_once(decision.system),
         decision.output.model_dump_json(),  # as text: the order of properties is asked for too
         decision.template,
         decision.preferences.adapter,

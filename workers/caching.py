@@ -126,6 +126,7 @@ class Memory:
             decision, run_id, model, policy_of(decision, self._catalog, lane),
             embedder=self._embedded_by,
             any_numbers=self._catalog.kind(decision.kind).any_numbers,
+            exact=self._catalog.kind(decision.kind).cache_exact,
         )  # fmt: skip
 
     def _is_semantic(self, decision: Decision) -> bool:

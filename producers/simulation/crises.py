@@ -79,7 +79,7 @@ def riddle(world: World, agent: Agent) -> Situation:
     dice, task = world.fate, task_at_hand(world, agent)
     return Situation(
         kind="novel_problem",
-        values={"work": task.name, "fault": f"{dice.pick(ODDITIES)} {dice.pick(TRIGGERS)}"},
+        values={"work": task.work, "fault": f"{dice.pick(ODDITIES)} {dice.pick(TRIGGERS)}"},
         fallback="Take a copy, reduce it to the smallest case and compare it with a good one.",
         task=task,
         novel=True,
@@ -106,10 +106,9 @@ def heavy_loss(world: World, agent: Agent) -> Situation:
     return Situation(
         kind="recovery_planning",
         values={
-            "work": task.name,
+            "work": task.work,
             "loss": dice.pick(LOSSES),
             "backup": f"{dice.between(1, 3)} days old" if dice.chance(0.6) else "none",
-            "due": due_words(max(0, task.days_left(world.tick))),
         },
         fallback=RECOVERY_FALLBACK,
         task=task,

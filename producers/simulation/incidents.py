@@ -13,8 +13,8 @@ from producers.simulation.work import (
     TICKS_PER_HOUR,
     Blocker,
     Task,
-    due_words,
     hours_words,
+    soon_words,
 )
 from producers.simulation.world import World
 
@@ -24,8 +24,9 @@ OUTAGES = ("a server outage", "a network fault", "a power cut")
 OUTAGE_CHANCE = 0.4
 OUTSIDE_CAUSES = ("data from another team", "a late supplier", "an unsigned order")
 """Causes for tasks that depend on others."""
-RIVALS = 3
-"""Tasks among which an agent chooses at most."""
+RIVAL_NAMES = ("A", "B", "C")
+"""Tasks among which an agent chooses at most, by the names they have in the question: equal
+choices are put in equal words, whatever the tasks are called."""
 PLAN_FALLBACK = (
     '{"approach": "work as usual", "steps": ["do the work"], "tools_needed": [], '
     '"potential_blockers": [], "estimated_hours": 4}'
@@ -43,13 +44,16 @@ def competing_tasks(world: World, agent: Agent) -> Situation:
         agent.queue.append(task)
         world.tally.client_changes += 1
         competing.append(task)
+    competing.sort(key=lambda task: _rival_words(task, world.tick))
     candidates = [
-        Candidate(task.part, task.priority, task.days_left(world.tick), task.hours_left)
-        for task in competing
+        Candidate(name, task.priority, task.days_left(world.tick))
+        for name, task in zip(RIVAL_NAMES, competing, strict=False)
     ]
+    words = (f"{c.label}: {_rival_words(t, world.tick)}"
+             for c, t in zip(candidates, competing, strict=True))  # fmt: skip
     return Situation(
         kind="task_prioritization",
-        values={"tasks": "; ".join(map(_candidate_words, candidates))},
+        values={"tasks": "; ".join(words)},
         fallback=rules.task_prioritization(candidates),
         labels=tuple(candidate.label for candidate in candidates),
         tasks=tuple(competing),
@@ -63,14 +67,11 @@ def rivals(agent: Agent) -> list[Task]:
     for task in at_hand + agent.queue:
         if task.blocker is None and not task.finished:
             by_part.setdefault(task.part, task)
-    return list(by_part.values())[:RIVALS]
+    return list(by_part.values())[: len(RIVAL_NAMES)]
 
 
-def _candidate_words(candidate: Candidate) -> str:
-    return (
-        f"{candidate.label}: {candidate.priority}, due {due_words(candidate.days)}, "
-        f"{candidate.hours} h"
-    )
+def _rival_words(task: Task, tick: int) -> str:
+    return f"{task.priority}, due {soon_words(task.days_left(tick))}"
 
 
 def message_due(world: World, agent: Agent) -> Situation:
@@ -78,16 +79,16 @@ def message_due(world: World, agent: Agent) -> Situation:
     task = task_at_hand(world, agent)
     other = world.someone_else(agent, world.fate) or agent
     if task.blocker is not None:
-        topic = f"ask for help, {task.name} waits for {task.blocker.cause}"
+        topic = f"ask for help, the {task.work} waits for {task.blocker.cause}"
     elif task.days_left(world.tick) < 0:
-        topic = f"say that the {task.name} will be late"
+        topic = f"say that the {task.work} will be late"
     elif agent.under_review() is not None:
-        topic = f"ask for the review of the {task.name}"
+        topic = f"ask for the review of the {task.work}"
     else:
-        topic = f"report that the {task.name} is {task.progress}"
+        topic = f"report that the {task.work} is {task.progress}"
     return Situation(
         kind="message_composition",
-        values={"to": other.role.name, "topic": topic},
+        values={"topic": topic},
         fallback=f"Please look at the {task.name} when you have a moment.",
         task=task,
         other=other,
@@ -109,7 +110,6 @@ def blocker_strikes(world: World, agent: Agent) -> Situation:
             "cause": cause,
             "wait": hours_words(wait),
             "workaround": "known" if workaround else "none",
-            "due": due_words(task.days_left(world.tick)),
         },
         fallback=rules.blocker_resolution(wait / TICKS_PER_HOUR, workaround),
         task=task,
@@ -123,9 +123,8 @@ def plan_wanted(world: World, agent: Agent) -> Situation:
         kind="approach_selection",
         values={
             "size": task.size,
-            "work": task.name,
-            "hours": hours_words(task.needed),
-            "tools": ", ".join(dict.fromkeys(tool for _, tool in task.steps)),
+            "work": task.work,
+            "tools": ", ".join(sorted({tool for _, tool in task.steps})),
         },
         fallback=PLAN_FALLBACK,
         task=task,
@@ -142,7 +141,6 @@ def review_asked(world: World, agent: Agent) -> Situation:
     return Situation(
         kind="quality_assessment",
         values={
-            "work": task.name,
             "serious": task.serious or "none",
             "small": task.defects or "none",
         },

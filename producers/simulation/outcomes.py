@@ -27,8 +27,8 @@ FEW_WORDS = 3
 
 
 def _begin_chosen(world: World, agent: Agent, situation: Situation, answer: str) -> None:
-    for task in situation.tasks:
-        if task.part == answer and task in agent.queue:
+    for name, task in zip(situation.labels or (), situation.tasks, strict=True):
+        if name == answer and task in agent.queue:
             agent.take(task)
 
 

@@ -101,17 +101,16 @@ def queue_position(priority: str, days_left: int) -> Position:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A task among which one is to be chosen; ``days`` until due, ``hours`` of work."""
+    """A task among which one is to be chosen; ``days`` until due."""
 
     label: str
     priority: str
     days: int
-    hours: int
 
 
 def task_prioritization(candidates: Sequence[Candidate]) -> str:
-    """The most urgent task, then the one due first, then the shortest."""
-    return min(candidates, key=lambda c: (_RANKS[c.priority], c.days, c.hours)).label
+    """The most urgent task, then the one due first."""
+    return min(candidates, key=lambda c: (_RANKS[c.priority], c.days)).label
 
 
 def blocker_resolution(wait_hours: float, workaround: bool) -> Unblock:

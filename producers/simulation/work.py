@@ -119,6 +119,12 @@ class Task:
         return f"{self.part} {JOBS[self.skill]}"
 
     @property
+    def work(self) -> str:
+        """What is done to the part, for example ``stress check``: as much as most questions need,
+        so that they are asked alike for all parts."""
+        return JOBS[self.skill]
+
+    @property
     def finished(self) -> bool:
         """Whether all its work is done."""
         return self.spent >= self.needed
@@ -145,11 +151,6 @@ class Task:
         """Whole working days until it is due; 0 is today, less is late."""
         return (self.due - tick) // TICKS_PER_DAY
 
-    @property
-    def hours_left(self) -> int:
-        """Hours of work left, a part of one counted as whole."""
-        return -((self.spent - self.needed) // TICKS_PER_HOUR)
-
     def due_in_quarter_days(self, tick: int) -> int:
         """Quarters of a working day until it is due, rounded down."""
         return (self.due - tick) * 4 // TICKS_PER_DAY
@@ -160,6 +161,11 @@ def due_words(days: int) -> str:
     if days < 0:
         return "overdue"
     return ("today", "tomorrow")[days] if days < 2 else f"in {days} days"
+
+
+def soon_words(days: int) -> str:
+    """The same in words so coarse that many tasks share them."""
+    return due_words(days) if days < 2 else "this week" if days < 5 else "later"
 
 
 def hours_words(ticks: int) -> str:

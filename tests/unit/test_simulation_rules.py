@@ -86,11 +86,11 @@ def test_urgent_or_nearly_due_work_goes_first(priority: str, days: int, right: s
 
 
 def test_priority_then_date_then_length_choose_among_tasks() -> None:
-    late, urgent = Candidate("axle", "low", 0, 4), Candidate("gear", "urgent", 6, 20)
-    short, long = Candidate("duct", "low", 2, 3), Candidate("inlet", "low", 2, 9)
-    assert rules.task_prioritization([late, urgent]) == "gear"
-    assert rules.task_prioritization([long, short]) == "duct"
-    assert rules.task_prioritization([long, late, short]) == "axle"
+    late, urgent = Candidate("A", "low", 0), Candidate("B", "urgent", 6)
+    soon, later = Candidate("C", "low", 2), Candidate("D", "low", 5)
+    assert rules.task_prioritization([late, urgent]) == "B"
+    assert rules.task_prioritization([later, soon]) == "C"
+    assert rules.task_prioritization([later, late, soon]) == "A"
 
 
 @pytest.mark.parametrize(
