@@ -28,6 +28,8 @@ class CacheRules(Strict):
     max_entries: int = Field(default=10_000, ge=1)
     ttl_s: Seconds | None = None
     """How long an answer may serve; absent: until model, template or policy change."""
+    degraded_ttl_s: Seconds = 3600
+    """How long a choice that no lane of its plan answered above the bar is not asked again."""
     embedder: EmbedderName = EmbedderName.NGRAMS
     similarity: float = Field(default=0.95, gt=0, le=1)
     """Cosine from which two prompts count as one question."""

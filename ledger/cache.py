@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 from ledger.database import insert_or_replace, reading, writing
 from ledger.tables import TABLES
+from routing.decision import Status
 
 ENTRIES = TABLES.tables["cache_entry"]
 AUDITS = TABLES.tables["cache_audit"]
@@ -41,6 +42,8 @@ class Cached:
     space: str | None = None
     """What questions that are alike share; ``None``: only the identical one is served."""
     vector: bytes | None = None
+    status: Status = Status.ACCEPTED
+    """``degraded``: a whole plan came to nothing better."""
 
 
 def look_up(engine: Engine, keys: Sequence[str], now: int) -> dict[str, Cached]:
@@ -54,10 +57,14 @@ def fetch(engine: Engine, keys: Sequence[str], now: int) -> dict[str, Cached]:
     """The same, uncounted."""
     if not keys:
         return {}
-    query = select(ENTRIES.c.key, ENTRIES.c.answer, ENTRIES.c.lane, ENTRIES.c.p_answer)
+    query = select(
+        ENTRIES.c.key, ENTRIES.c.answer, ENTRIES.c.lane, ENTRIES.c.p_answer, ENTRIES.c.status
+    )
     with reading(engine) as connection:
         rows = connection.execute(query.where(ENTRIES.c.key.in_(set(keys)), _lives(now))).all()
-    return {r.key: Cached(r.key, r.answer, r.lane, r.p_answer) for r in rows}
+    return {
+        r.key: Cached(r.key, r.answer, r.lane, r.p_answer, status=Status(r.status)) for r in rows
+    }
 
 
 def vectors(engine: Engine, spaces: Sequence[str], now: int) -> dict[str, list[tuple[str, bytes]]]:
@@ -136,6 +143,11 @@ def clear(engine: Engine, kind: str | None = None) -> tuple[int, int]:
         return connection.execute(entries).rowcount, connection.execute(audits).rowcount
 
 
+def rests_on(lanes: Sequence[str]) -> ColumnElement[bool]:
+    """Which entries lanes had a part in: what is below the bar is so by all lanes of its plan."""
+    return ENTRIES.c.lane.in_(lanes) | (ENTRIES.c.status == Status.DEGRADED.value)
+
+
 def _trims_alone(connection: Connection) -> bool:
     if connection.dialect.name != "postgresql":
         return True  # SQLite has one writer at a time
@@ -149,7 +161,8 @@ def _lives(now: int) -> ColumnElement[bool]:
 
 def _row(entry: Cached, now: int) -> dict[str, Any]:
     return {
-        "key": entry.key, "kind": entry.kind, "answer": entry.answer, "lane": entry.lane,
+        "key": entry.key, "kind": entry.kind, "status": entry.status.value,
+        "answer": entry.answer, "lane": entry.lane,
         "p_answer": entry.p_answer, "hits": 0, "created_at": now, "used_at": now,
         "expires_at": entry.expires_at, "space": entry.space, "vector": entry.vector,
     }  # fmt: skip

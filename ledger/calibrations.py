@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select
 from sqlalchemy.exc import DBAPIError
 
 from ledger import certificates, policies
+from ledger.cache import rests_on
 from ledger.clock import SECOND, Clock
 from ledger.database import reading, writing
 from ledger.records import output_of
@@ -94,7 +95,7 @@ def store(engine: Engine, found: Sequence[Calibrated], lanes: Sequence[str], now
         connection.execute(insert(ROWS), [_row(one, now) for one in found])
         for one in found:
             _ended(connection, one.subject.model, [one.subject.kind], now)
-        connection.execute(delete(CACHE).where(CACHE.c.lane.in_(lanes)))
+        connection.execute(delete(CACHE).where(rests_on(lanes)))
 
 
 def forget(engine: Engine, model: str, kinds: Sequence[str], lanes: Sequence[str], now: int) -> int:
@@ -104,7 +105,7 @@ def forget(engine: Engine, model: str, kinds: Sequence[str], lanes: Sequence[str
         count = connection.execute(found).rowcount
         if count:
             _ended(connection, model, kinds, now)
-            connection.execute(delete(CACHE).where(CACHE.c.lane.in_(lanes)))
+            connection.execute(delete(CACHE).where(rests_on(lanes)))
     return int(count)
 
 

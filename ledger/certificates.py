@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
 
+from ledger.cache import rests_on
 from ledger.clock import SECOND, Clock
 from ledger.database import reading, writing
 from ledger.patience import patiently
@@ -270,7 +271,7 @@ def _end(connection: Connection, which: Any, standing: Standing, reason: str, no
 
 
 def _drop_cached(connection: Connection, lane: str) -> None:
-    connection.execute(delete(CACHE).where(CACHE.c.lane == lane))
+    connection.execute(delete(CACHE).where(rests_on([lane])))
 
 
 def _row(one: Kept) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def settle_cached(engine: Engine, token: str, hits: Sequence[Hit], now: int) -> 
         endings = [
             (
                 held[h.id],
-                Settlement(Status.CACHED, h.answer, h.lane, h.reason, h.p_answer),
+                Settlement(h.status, h.answer, h.lane, h.reason, h.p_answer),
             )
             for h in hits
             if h.id in held

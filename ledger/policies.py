@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, delete, insert, select, true, update
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
+from ledger.cache import rests_on
 from ledger.certificates import REREAD_US
 from ledger.clock import Clock
 from ledger.database import open_ledger, reading, writing
@@ -238,7 +239,7 @@ def _end(
 def _drop_cached(connection: Connection, one: Kept, which: Any = EVERY) -> None:
     lanes = sorted({scope.lane for scope in one.served})
     kinds = sorted({"", *(scope.kind for scope in one.served)})  # "": from before it was noted
-    mine = CACHE.c.lane.in_(lanes) & CACHE.c.kind.in_(kinds)
+    mine = rests_on(lanes) & CACHE.c.kind.in_(kinds)
     connection.execute(delete(CACHE).where(mine, which))
 
 

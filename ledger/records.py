@@ -124,6 +124,7 @@ class Hit:
     lane: str
     p_answer: float | None
     reason: str = "answered before"
+    status: Status = Status.CACHED
 
 
 def decision_row(run_id: str, planned: Planned, now: int) -> dict[str, Any]:

@@ -147,7 +147,8 @@ class Budget(SQLModel, table=True):
 
 
 class CacheEntry(SQLModel, table=True):
-    """An accepted answer that may serve an identical question again, or one alike.
+    """An accepted answer that may serve an identical question again, or one alike; or one that a
+    whole plan came to below the bar (``status``).
 
     ``space`` names what must be equal for a question to be alike, and ``vector`` is its prompt's
     direction (float16, length 1); both are absent where only the identical question counts.
@@ -157,6 +158,7 @@ class CacheEntry(SQLModel, table=True):
 
     key: str = Field(primary_key=True, max_length=64)
     kind: str = Field(default="", max_length=64)
+    status: str = Field(default="accepted", max_length=16)
     answer: str = Field(sa_type=Text)
     lane: str = Field(max_length=64)
     p_answer: float | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
-from config.catalog import Catalog
+from config.catalog import Catalog, OutputType
 from ledger import cache
 from ledger.answers import Answered
 from ledger.cache import Cached
@@ -19,7 +20,7 @@ from ledger.patience import patiently
 from ledger.records import Claimed, Hit, plan_of
 from ledger.transitions import Settlement
 from routing.consensus import policy_fingerprint
-from routing.decision import CacheScope, Decision
+from routing.decision import CacheScope, Decision, Settled, Status
 from routing.fingerprint import Place, place_of, policy_of, privacy_domain
 from routing.similar import Trust, trust
 from workers.embedding import Embedder, nearest, open_embedder, packed
@@ -27,6 +28,7 @@ from workers.embedding import Embedder, nearest, open_embedder, packed
 log = logging.getLogger(__name__)
 
 ABOVE = "this question was answered before, further up its plan"
+BELOW = "answered before by the best attempt of all lanes of this plan"
 RECOUNT_US = 60 * SECOND
 """How long a kind's trust stands before its audits are counted again."""
 
@@ -80,29 +82,51 @@ class Memory:
         return hits + self._serve_alike([one for one in missed if self._seeks(one.decision)])
 
     def _serve_from_above(self, claimed: Sequence[Claimed], hits: Sequence[Hit]) -> list[Hit]:
-        """Answers that a lane further up the plan has given to the very question: this lane was
-        passed over for it or has failed at it, and would only fail once more."""
+        """What a lane further up the plan has answered to the very question: this lane was passed
+        over for it or has failed at it, and would only fail once more. Or what the whole plan came
+        to below the bar."""
         if self._fingerprint_of is None:
             return []
         served = {hit.id for hit in hits}
-        keys: dict[str, list[str]] = {}
-        for one in claimed:
-            lanes = plan_of(one).lanes[one.hop + 1 :] if one.id not in served else ()
-            prints = [(lane, found) for lane in lanes if (found := self._fingerprint_of(lane))]
-            keys[one.id] = [
-                self._place(one.decision, one.run_id, lane, found).key for lane, found in prints
-            ]
-        wanted = [key for some in keys.values() for key in some]
+        keys = {
+            one.id: self._keys(one.decision, one.run_id, plan_of(one).lanes[one.hop :])
+            for one in claimed
+            if one.id not in served
+        }
+        asked = {one: (*some[1:], ladder_key(some)) for one, some in keys.items()}
+        wanted = [key for some in asked.values() for key in some if key]
         found = patiently(cache.fetch, self._engine, wanted, self._clock())
-        above = [
-            Hit(one, entry.answer, entry.lane, entry.p_answer, ABOVE)
-            for one, some in keys.items()
-            for entry in [next((found[key] for key in some if key in found), None)]
-            if entry is not None
-        ]
-        used = [next(key for key in keys[hit.id] if key in found) for hit in above]
+        above, used = [], []
+        for one, some in asked.items():
+            key = next((key for key in some if key in found), None)
+            if key is not None:
+                above.append(_as_hit(one, found[key]))
+                used.append(key)
         patiently(cache.count_hits, self._engine, used, self._clock())
         return above
+
+    def _keys(self, decision: Decision, run_id: str, lanes: Sequence[str]) -> list[str]:
+        """The question's key on each lane; empty where it is not known what serves it."""
+        prints = [(lane, self._fingerprint_of(lane)) for lane in lanes if self._fingerprint_of]
+        return [self._place(decision, run_id, lane, p).key if p else "" for lane, p in prints]
+
+    def keep_degraded(self, ended: Sequence[tuple[Answered, Settled]]) -> None:
+        """Keep what choices came to below the bar: asked again, all lanes would say the same."""
+        rows = []
+        for answered, settled in ended:
+            decision = answered.decision
+            again = decision.output.type is OutputType.CHOICE and answered.parent_id is None
+            if settled.status is not Status.DEGRADED or not again or not self._may_keep(answered):
+                continue
+            key = ladder_key(self._keys(decision, answered.run_id, answered.plan.lanes))
+            if key:
+                ttl_us = int(self._rules.degraded_ttl_s * SECOND)
+                rows.append(
+                    Cached(key, settled.answer, settled.lane or answered.lane, settled.p_answer,
+                           decision.kind, self._clock() + ttl_us, status=Status.DEGRADED)
+                )  # fmt: skip
+        patiently(cache.store, self._engine, rows, self._clock())
+        self._stored += len(rows)
 
     def keep(self, settled: Sequence[tuple[Answered, Settlement]]) -> None:
         """Keep accepted answers, and compare those that are audits."""
@@ -219,6 +243,19 @@ class Memory:
             place.key, settlement.answer, answered.lane, settlement.p_answer, decision.kind,
             expires_at, space, vector,
         )  # fmt: skip
+
+
+def ladder_key(keys: Sequence[str]) -> str:
+    """The key of what all lanes of a plan together came to; empty if one of them is not known."""
+    if not all(keys):
+        return ""
+    return hashlib.sha256(json.dumps(["ladder", *keys]).encode()).hexdigest()
+
+
+def _as_hit(decision_id: str, entry: Cached) -> Hit:
+    if entry.status is Status.DEGRADED:
+        return Hit(decision_id, entry.answer, entry.lane, entry.p_answer, BELOW, Status.DEGRADED)
+    return Hit(decision_id, entry.answer, entry.lane, entry.p_answer, ABOVE)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Engine
@@ -42,7 +42,13 @@ class Checker:
     """Checks answers of all lanes."""
 
     def __init__(
-        self, settings: Settings, *, engine: Engine, publisher: Publisher, clock: Clock
+        self,
+        settings: Settings,
+        *,
+        engine: Engine,
+        publisher: Publisher,
+        clock: Clock,
+        fingerprint_of: Callable[[str], str | None] | None = None,
     ) -> None:
         self._catalog: Catalog = settings.catalog
         self._absent = settings.absent_lanes
@@ -50,7 +56,9 @@ class Checker:
         self._engine = engine
         self._publisher = publisher
         self._clock = clock
-        self._memory = Memory(settings.catalog, engine=engine, clock=clock)
+        self._memory = Memory(
+            settings.catalog, engine=engine, clock=clock, fingerprint_of=fingerprint_of
+        )
         self._closed: dict[str, AbsentLane] = {}
         self._earlier: dict[str, dict[str, Earlier]] = {}
         self._children: dict[str, dict[str, Child]] = {}
@@ -74,6 +82,7 @@ class Checker:
         # Stored before it is settled: whoever waits for the settlement finds it cached.
         self._store(ready, rulings)
         self._publisher.publish(patiently(lifecycle.rule, self._engine, rulings, self._clock()))
+        self._store_degraded(ready, rulings)
 
     def _without_poison(self, ready: Sequence[Answered]) -> list[Answered]:
         ids = [a.id for a in ready]
@@ -195,6 +204,14 @@ class Checker:
     def _store(self, answered: Sequence[Answered], rulings: Sequence[Ruling]) -> None:
         accepted = {r.id: r.settle for r in rulings if r.passed and r.settle is not None}
         self._memory.keep([(one, accepted[one.id]) for one in answered if one.id in accepted])
+
+    def _store_degraded(self, answered: Sequence[Answered], rulings: Sequence[Ruling]) -> None:
+        """What is best was found out where it was settled."""
+        ids = [ruling.id for ruling in rulings if ruling.degrade is not None]
+        if ids:
+            ended = {s.id: s for s in patiently(lifecycle.find_settled, self._engine, ids)}
+            pairs = [(one, ended[one.id]) for one in answered if one.id in ended]
+            self._memory.keep_degraded(pairs)
 
 
 def _p_answer(answered: Answered) -> float | None:

@@ -85,8 +85,9 @@ class Office:
         engine = self.engine()
         if self._checker is None:
             self._checker = Checker(
-                self._settings, engine=engine, publisher=self.publisher(), clock=now
-            )
+                self._settings, engine=engine, publisher=self.publisher(), clock=now,
+                fingerprint_of=self._fingerprint_of,
+            )  # fmt: skip
         return self._checker
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from routing.decision import (
     Hop,
     Plan,
     Privacy,
+    Settled,
     Status,
     TextOutput,
 )
@@ -94,15 +95,22 @@ def serve(memory: Memory, asked: Decision, name: str = "1", run: str = "r") -> l
     return memory.serve([Claimed(name, run, asked, "tier1", 0, 0, 0, "", 0)], "tier1", "f")
 
 
+def answered(
+    asked: Decision, name: str, lane: str, fingerprint: str, plan: Plan | None = None
+) -> Answered:
+    made = Answered.__new__(Answered)
+    given = {"id": name, "run_id": "r", "decision": asked, "lane": lane,
+             "fingerprint": fingerprint, "plan": plan, "parent_id": None}  # fmt: skip
+    for field, value in given.items():
+        object.__setattr__(made, field, value)
+    return made
+
+
 def keep(
     memory: Memory, asked: Decision, answer: str = "A", name: str = "0", lane: str = "tier1",
     fingerprint: str = "f",
 ) -> None:  # fmt: skip
-    whole = Answered.__new__(Answered)
-    given = {"id": name, "run_id": "r", "decision": asked, "lane": lane,
-             "fingerprint": fingerprint}  # fmt: skip
-    for field, value in given.items():
-        object.__setattr__(whole, field, value)
+    whole = answered(asked, name, lane, fingerprint)
     memory.keep([(whole, Settlement(Status.ACCEPTED, answer, lane, "passed", 0.9))])
 
 
@@ -226,6 +234,44 @@ def test_what_a_lane_further_up_the_plan_has_answered_serves_at_once(engine: Eng
     assert [row["hits"] for row in rows(engine, "cache_entry")] == [2]
     keep(made, asked, "A")
     assert [hit.lane for hit in hits("tier1", 0)] == ["tier1"]  # its own goes first
+
+
+def test_a_choice_that_a_whole_plan_answered_below_the_bar_is_not_asked_again_for_a_while(
+    engine: Engine,
+) -> None:
+    clock, asked = Clock(), decision()
+    prints = {"tier1": "f", "tier2": "g"}
+    made = Memory(cached({}, degraded_ttl_s=60), engine=engine, clock=clock,
+                  fingerprint_of=prints.get)  # fmt: skip
+    plans = {
+        lanes: Plan(hops=tuple(Hop(lane=lane, reason="x") for lane in lanes),
+                    complexity=Complexity.SIMPLE)
+        for lanes in (("tier1", "tier2"), ("tier1",), ("tier1", "tier3"))
+    }  # fmt: skip
+    whole = plans["tier1", "tier2"]
+
+    def hits(plan: Plan = whole, asked: Decision = asked) -> list[Hit]:
+        held = Claimed("1", "r", asked, "tier1", 0, 0, 0, plan.model_dump_json(), 0)
+        return made.serve([held], "tier1", "f")
+
+    def ends(asked: Decision = asked, status: Status = Status.DEGRADED, plan: Plan = whole) -> None:
+        ended = Settled(id="0", key="k", kind=asked.kind, status=status, answer="B", lane="tier1")
+        made.keep_degraded([(answered(asked, "0", "tier2", "g", plan), ended)])
+
+    ends(status=Status.FALLBACK)
+    ends(asked.model_copy(update={"output": TextOutput()}))
+    ends(plan=plans["tier1", "tier3"])  # nobody here knows what serves tier 3
+    assert rows(engine, "cache_entry") == []
+    ends()
+    [hit] = hits()
+    assert (hit.answer, hit.lane, hit.status) == ("B", "tier1", Status.DEGRADED)
+    assert hits(plans["tier1",]) == []  # another plan may come to something else
+    assert hits(asked=asked.model_copy(update={"prompt": "Else?"})) == []
+    prints["tier2"] = "h"
+    assert hits() == []
+    prints["tier2"] = "g"
+    clock.now += 61 * SECOND
+    assert hits() == []
 
 
 def test_a_kind_has_its_own_time_to_live(engine: Engine) -> None:
