@@ -111,7 +111,10 @@ def _play_of(
     known = old.config if old else recording.config if recording else {}
     said = {name: value for name, value in given.items() if value is not None}
     config = {name: int((SHAPE | dict(known) | said)[name]) for name in SHAPE}
-    simulation = Simulation(SimulationConfig(**config), settings.catalog)
+    shape = SimulationConfig(
+        config["agents"], config["days"], config["seed"], teams=config["teams"]
+    )
+    simulation = Simulation(shape, settings.catalog)
     return _Play(settings, simulation, config, manner, recording, old)
 
 

@@ -228,7 +228,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
 def _recorded(path: Path, number: int, line: str) -> Recorded:
     values = _parsed(path, number, line)
     try:
-        return Recorded(**values | {"status": Status(values.get("status"))})
+        return Recorded(**values | {"status": Status(str(values.get("status")))})
     except (TypeError, ValueError):
         raise InputError(
             f"{path}, line {number}, is no recorded decision (it needs {', '.join(FIELDS)}): "
