@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -163,6 +163,24 @@ class Client:
         run_id = None if ids is not None else self._run.id
         followers = patiently(lifecycle.cancel, self._engine, now(), run_id=run_id, ids=ids)
         return len(followers.settled)
+
+    def look(self, ids: Collection[str]) -> list[Settled]:
+        """Those of ``ids`` that are settled by now."""
+        return patiently(lifecycle.find_settled, self._engine, ids)
+
+    @property
+    def engine(self) -> Engine:
+        """The ledger."""
+        return self._engine
+
+    @property
+    def notices(self) -> Notices:
+        """What is heard of the run's settlements."""
+        return self._notices
+
+    def failure(self) -> str | None:
+        """Why nothing more will be answered; ``None`` while all is well."""
+        return self._failure()
 
     async def submit_async(self, decisions: Sequence[Decision]) -> list[str]:
         """:meth:`submit` without blocking the event loop."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from celery import Celery
@@ -28,6 +28,7 @@ class Notices:
         self._app = app
         self._run_id = run_id
         self._announced: set[str] = set()
+        self._first: Callable[[Sequence[str]], Iterable[str]] = lambda ids: ids
         self._news = threading.Condition()
         self._closing = threading.Event()
         self._listening = threading.Event()
@@ -43,6 +44,11 @@ class Notices:
             found = self._announced & ids
             self._announced -= found
             return found
+
+    def pass_by(self, first: Callable[[Sequence[str]], Iterable[str]]) -> None:
+        """From now on announced ids go by ``first``, on the listening thread; what it gives back
+        is kept for :meth:`wait`."""
+        self._first = first
 
     def forget(self, ids: Iterable[str]) -> None:
         """Drop what was announced of ``ids``: their waiter has found them by itself."""
@@ -84,8 +90,9 @@ class Notices:
     def _hear(self, body: Any, _message: Any) -> None:
         if body.get("run") != self._run_id:
             return
+        left = self._first(body["ids"])
         with self._news:
             if len(self._announced) > REMEMBERED:
                 self._announced.clear()
-            self._announced.update(body["ids"])
+            self._announced.update(left)
             self._news.notify_all()

@@ -69,7 +69,7 @@ def member_key(asked: Decision, hop: int, member: str) -> str:
 def member_question(asked: Decision, hop: int, member: str) -> Decision:
     """The question that ``asked`` puts to a member: the same, as private, and never cached.
 
-    ``max_cost_usd`` stays: all calls for one decision share it.
+    ``max_cost_usd`` and the payer stay: all calls for one decision share them.
     """
     preferences = asked.preferences.model_copy(update={"cache": CacheScope.OFF, "force_tier": None})
     return asked.model_copy(

@@ -156,6 +156,16 @@ class Signals(Value):
     """Of question and answer together, to compare lanes by; absent: reckoned."""
 
 
+class Payer(Value):
+    """Whose money paid calls take, and how much of it they may take; absent bounds do not bind."""
+
+    name: Name
+    budget_usd: Dollars | None = None
+    """All told, over all runs of a ledger."""
+    per_day_usd: Dollars | None = None
+    """Of the calendar (UTC)."""
+
+
 class Preferences(Value):
     """What the asker wants of the routing."""
 
@@ -165,6 +175,8 @@ class Preferences(Value):
     force_tier: str | None = None
     max_cost_usd: Dollars | None = None
     """What all paid calls for this decision together may cost."""
+    payer: Payer | None = None
+    """Who pays beside the run; set by whoever knows the asker, as the gateway does by its key."""
     cache: CacheScope = CacheScope.SHARED
     own_sample: bool = False
     """Whether the answer must be drawn for this decision alone: neither an earlier answer nor
