@@ -21,6 +21,8 @@ MAX_LABEL_CHARS = 500
 MAX_SCHEMA_CHARS = 100_000
 
 AdapterName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+TopP = Annotated[float, Field(gt=0, le=1)]
 
 
 class Value(BaseModel):
@@ -108,10 +110,16 @@ class ChoiceOutput(Value):
 
 
 class TextOutput(Value):
-    """Text of at most ``max_tokens`` tokens, ended by any of ``stops``."""
+    """Text of at most ``max_tokens`` tokens, ended by any of ``stops``.
+
+    ``temperature`` and ``top_p`` are how it is drawn, on lanes whose models leave that to the
+    asker; what is absent is the lane's own.
+    """
 
     type: Literal[OutputType.TEXT] = OutputType.TEXT
     max_tokens: int | None = Field(default=None, ge=1)
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     stops: tuple[Annotated[Stop, Field(max_length=200)], ...] | None = Field(
         default=None, max_length=16
     )
@@ -124,6 +132,8 @@ class JsonOutput(Value):
     type: Literal[OutputType.JSON] = OutputType.JSON
     json_schema: dict[str, Any]
     max_tokens: int | None = Field(default=None, ge=1)
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
 
     @model_validator(mode="after")
     def _schema_is_bounded(self) -> Self:
@@ -173,6 +183,8 @@ class Preferences(Value):
     prefer_local: bool = True
     quality_critical: bool = False
     force_tier: str | None = None
+    force_lane: str | None = None
+    """The lane to start on; its tier is forced with it."""
     max_cost_usd: Dollars | None = None
     """What all paid calls for this decision together may cost."""
     payer: Payer | None = None

@@ -21,6 +21,13 @@ from routing.retries import after_failure
 from routing.wishes import privacy_of
 from workers.backends.base import Backend, Completion, Request, log_bug
 
+BYTES_PER_TOKEN = 3
+"""Fewer than English has, so that what is reckoned to be left is there."""
+MARKUP_TOKENS = 64
+"""What the chat markup around a prompt takes at most."""
+LEAST_TOKENS = 16
+"""Tokens of an answer below which it is not worth to be asked for."""
+
 
 class Questions:
     """What one lane asks of its backend."""
@@ -44,6 +51,7 @@ class Questions:
         self._closed = closed
         self.fingerprint = fingerprint
         self.model = catalog.lanes[lane].model
+        self._context = catalog.models[self.model].context
 
     def request(self, claimed: Claimed) -> Request:
         """The call that answers a decision."""
@@ -54,7 +62,7 @@ class Questions:
             system=decision.system,
             prompt=decision.prompt,
             output=decision.output,
-            sampling=self._sampling(decision),
+            sampling=self.sampling(decision),
             seed=draw_seed(decision, self._lane, claimed.tries),
             adapter=adapter_of(decision, self._catalog, self._lane),
             own_sample=decision.preferences.own_sample,
@@ -162,17 +170,31 @@ class Questions:
             return None
         return time.monotonic() + (claimed.deadline_at - self._clock()) / SECOND
 
-    def _sampling(self, decision: Decision) -> Sampling:
-        sampling = self._catalog.sampling(self._lane)
-        if isinstance(decision.output, ChoiceOutput):
+    def sampling(self, decision: Decision) -> Sampling:
+        """How an answer is drawn: the lane's way, with what the decision wants otherwise.
+
+        A bound of tokens is the most that an answer may have, not what it needs: where prompt and
+        bound would not fit the model together, the bound is what is left.
+        """
+        sampling, output = self._catalog.sampling(self._lane), decision.output
+        if isinstance(output, ChoiceOutput):
             return sampling
-        changes: dict[str, object] = {}
-        if decision.output.max_tokens is not None:
-            changes["max_tokens"] = decision.output.max_tokens
-        stops = getattr(decision.output, "stops", None)
-        if stops is not None:
-            changes["stops"] = stops
+        wishes = {
+            "max_tokens": self._bound(decision, output.max_tokens),
+            "stops": getattr(output, "stops", None),
+            "temperature": output.temperature,
+            "top_p": output.top_p,
+        }
+        changes = {name: wish for name, wish in wishes.items() if wish is not None}
         return sampling.model_copy(update=changes) if changes else sampling
+
+    def _bound(self, decision: Decision, asked: int | None) -> int | None:
+        if asked is None:
+            return None
+        letters = len(decision.system.encode()) + len(decision.prompt.encode())
+        left = self._context - letters // BYTES_PER_TOKEN - MARKUP_TOKENS
+        # A prompt that leaves no room is the backend's to refuse, which counts its tokens.
+        return min(asked, left) if left >= LEAST_TOKENS else asked
 
     def _calibrated(
         self, decision: Decision, completion: Completion
