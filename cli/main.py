@@ -15,6 +15,7 @@ from config.errors import UptierError
 INTERRUPTED = 130
 GOES_ON = {
     "models": "run the same command again, it goes on where it stopped",
+    "serve": "requests that were under way were finished or cancelled",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
 }
 """What to do after an interruption, by command."""
@@ -29,6 +30,7 @@ COMMANDS = {
     "label": "cli.label",
     "models": "cli.models",
     "cache": "cli.cache",
+    "serve": "cli.serve",
     "up": "cli.stack",
     "down": "cli.stack",
     "status": "cli.stack",

@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets as randomness
 import tomllib
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,22 +50,29 @@ class KeysFile(Strict):
     keys: dict[Name, ApiKey] = Field(min_length=1)
 
 
-def load_keys(path: Path | None, environ: Mapping[str, str] = os.environ) -> dict[str, ApiKey]:
+def load_keys(path: Path | None, plain: str = "") -> dict[str, ApiKey]:
     """The keys that are let in, by the names of their owners; none: everybody is.
+
+    ``plain`` is a key by itself, which is called ``gateway``.
 
     Raises:
         ConfigurationError: the file is missing, malformed, or open to other users.
     """
     keys = {} if path is None else dict(_read(path).keys)
-    plain = environ.get(KEY_VARIABLE, "").strip()
     if plain:
-        secrets.remember(plain)
         if OWN_NAME in keys:
             raise ConfigurationError(
                 f"{KEY_VARIABLE} is set and {path} has a key of the name {OWN_NAME!r}: rename it"
             )
         keys[OWN_NAME] = ApiKey(sha256=digest(plain))
     return keys
+
+
+def take_plain_key(environ: MutableMapping[str, str] = os.environ) -> str:
+    """The key of the environment, which loses it, so that no child process inherits it."""
+    plain = environ.pop(KEY_VARIABLE, "").strip()
+    secrets.remember(plain)
+    return plain
 
 
 def digest(key: str) -> str:
@@ -91,7 +98,7 @@ def _read(path: Path) -> KeysFile:
     for name, key in found.keys.items():
         if key.sha256 in known:
             raise ConfigurationError(
-                f"--keys {path}: {known[key.sha256]} and {name} have the same key; give each its own"
+                f"--keys {path}: {known[key.sha256]} and {name} have the same key: give each one"
             )
         known[key.sha256] = name
     return found

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from config.catalog import Catalog
 from config.errors import InputError, StackError
+from ledger.patience import patiently
+from ledger.usage import Usage, usages
 from producers.client import POLL_S, Client
 from routing.classification import wants_classification
 from routing.decision import Decision, Settled
@@ -31,11 +33,19 @@ CLOSE_S = 10
 CLOSING = "no more is asked: the program is closing"
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a decision ended, and what it took."""
+
+    settled: Settled
+    usage: Usage
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A decision that was handed in; ``outcome`` is its settlement to come."""
+    """A decision that was handed in; ``outcome`` is its end to come."""
 
-    outcome: asyncio.Future[Settled]
+    outcome: asyncio.Future[Ended]
     decision: Decision | None = None
     """``None`` for one that was submitted elsewhere."""
     id: str = ""
@@ -214,12 +224,14 @@ class Hub:
             return
         try:
             found = self._client.look(ids)
+            used = patiently(usages, self._client.engine, found, self._catalog)
         except Exception as error:  # the next poll looks again
             log.warning("the ledger cannot be looked at: %s", error)
             return
         with self._lock:
-            ended = [(self._waiting.pop(one.id, []), one) for one in found]
-        self._call(self._settle, [(t, one) for tickets, one in ended for t in tickets])
+            ended = [(self._waiting.pop(s.id, []), Ended(s, used[s.id])) for s in found]
+        if ended:
+            self._call(self._end, [(t, one) for tickets, one in ended for t in tickets])
 
     def _ask_for_failure(self) -> None:
         self._failure = self._client.failure()
@@ -267,10 +279,10 @@ class Hub:
             if not written.done():
                 written.set_exception(error)
 
-    def _settle(self, ended: Sequence[tuple[Ticket, Settled]]) -> None:
-        for ticket, settled in ended:
+    def _end(self, ended: Sequence[tuple[Ticket, Ended]]) -> None:
+        for ticket, end in ended:
             if not ticket.outcome.done():
-                ticket.outcome.set_result(settled)
+                ticket.outcome.set_result(end)
 
     def _lose(self, tickets: Sequence[Ticket], error: Exception) -> None:
         for ticket in tickets:
