@@ -18,7 +18,7 @@ from producers.gateway.gate import Gate, headers_of
 from producers.gateway.pieces import in_pieces, pieces
 from producers.hub import Ended, Ticket
 
-HOLD_S = 10
+HOLD_S = 2
 """How long the headers wait for the first text, so that they can tell how it went."""
 KEEP_ALIVE_S = 10
 """How often a comment is sent while nothing else comes."""
