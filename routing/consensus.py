@@ -71,7 +71,8 @@ def member_question(asked: Decision, hop: int, member: str) -> Decision:
 
     ``max_cost_usd`` stays: all calls for one decision share it.
     """
-    preferences = asked.preferences.model_copy(update={"cache": CacheScope.OFF, "force_tier": None})
+    own = {"cache": CacheScope.OFF, "force_tier": None, "stream": False}
+    preferences = asked.preferences.model_copy(update=own)
     return asked.model_copy(
         update={
             "key": member_key(asked, hop, member),
