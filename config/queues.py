@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -49,6 +49,7 @@ def make_app(settings: Settings, broker_url: str) -> Celery:
         event_exchange=named("events"),
         event_queue_prefix=named("events"),
         settled_exchange=named("settled"),
+        pieces_exchange=named("pieces"),
         key_prefix=settings.key_prefix,
         broker_use_ssl=tls_options(broker_url, settings.broker_ca_file),
         **_reliability(),
@@ -87,6 +88,17 @@ def settled_exchange(app: Celery) -> Exchange:
     """Best-effort notices of settled decisions; a waiting producer hears those of its run."""
     name: str = app.conf["settled_exchange"]
     return Exchange(name, type="fanout", durable=False, delivery_mode="transient")
+
+
+def pieces_exchange(app: Celery) -> Exchange:
+    """Best-effort pieces of texts that are being written; who listens hears those of its run.
+
+    On Redis a fanout is published under its key and kept nowhere. RabbitMQ would send a fanout to
+    everybody, whatever the key.
+    """
+    name: str = app.conf["pieces_exchange"]
+    kind = "direct" if is_amqp(app.conf["broker_url"]) else "fanout"
+    return Exchange(name, type=kind, durable=False, delivery_mode="transient")
 
 
 def _reliability() -> dict[str, Any]:
@@ -193,6 +205,26 @@ def notify(app: Celery, settled: Iterable[tuple[str, str]]) -> None:
                 retry_policy=AGAIN,
                 confirm_timeout=CONFIRM_TIMEOUT_S,
             )
+
+
+def tell(app: Celery, run_id: str, pieces: Sequence[Mapping[str, Any]]) -> None:
+    """Tell producers of a run what has been written of its texts; who is not there misses it.
+
+    Raises:
+        OperationalError: the broker is away, or did not take the message.
+    """
+    exchange = pieces_exchange(app)
+    with _publishing(app) as producer:
+        producer.publish(
+            {"run": run_id, "pieces": list(pieces)},
+            exchange=exchange,
+            routing_key=run_id,
+            declare=[exchange],
+            serializer="json",
+            retry=True,
+            retry_policy=AGAIN,
+            confirm_timeout=CONFIRM_TIMEOUT_S,
+        )
 
 
 @contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,8 @@ from ledger.records import Planned
 from ledger.runs import RunInfo
 from producers.classifying import CLASSIFY_S, classify_first
 from producers.notices import Notices
+from producers.streaming import Hearing
+from producers.streaming import Piece as Piece
 from routing.decision import CacheScope, Decision, Settled
 from routing.policy import plan
 from routing.wishes import as_private_as_wished
@@ -65,6 +68,8 @@ class Client:
         self._policies = Policies(self._engine, now)
         self._app: Celery = make_app(settings, broker_url)
         self._notices = Notices(self._app, run.id)
+        self._hearing: Hearing | None = None
+        self._opening = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -158,6 +163,65 @@ class Client:
         ids = self.submit(decisions)
         return self.wait(ids, timeout_s=timeout_s, on_settled=on_settled)
 
+    def stream(
+        self, decision: Decision, *, timeout_s: float | None = None
+    ) -> Iterator[Piece | Settled]:
+        """Submit a decision, and hear its text as it is written; the settlement comes last.
+
+        Pieces are best effort. Those of one lane and attempt, joined, are the beginning of what it
+        wrote; with a piece of another lane or attempt all earlier ones are void. What was lost on
+        the way, answers from the cache, choices and JSON come with the settlement alone, whose
+        answer is the one that counts. Who closes the iterator before its end cancels the decision.
+
+        Raises:
+            TimeoutError: it is still open after ``timeout_s``; nothing is lost by it.
+            StackError: the workers died for good.
+        """
+        hearing = self.hearing()
+        preferences = decision.preferences.model_copy(update={"stream": True})
+        [found] = self.submit([decision.model_copy(update={"preferences": preferences})])
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            yield from self._listen(found, hearing, deadline)
+        except GeneratorExit:
+            self.cancel([found])
+            raise
+        finally:
+            hearing.forget(found)
+
+    def _listen(
+        self, decision_id: str, hearing: Hearing, deadline: float | None
+    ) -> Iterator[Piece | Settled]:
+        ids, next_poll = {decision_id}, time.monotonic()
+        while True:
+            yield from hearing.take(decision_id)
+            due = time.monotonic() >= next_poll
+            if due or self._notices.take(ids):
+                settled = patiently(lifecycle.find_settled, self._engine, ids)
+                if settled:
+                    self._notices.forget(ids)
+                    yield from hearing.take(decision_id)
+                    yield settled[0]
+                    return
+                self._give_up(deadline, 1)
+                next_poll = time.monotonic() + POLL_S
+            self._await_news(decision_id, hearing, max(0.0, next_poll - time.monotonic()))
+
+    def _await_news(self, decision_id: str, hearing: Hearing, timeout_s: float) -> None:
+        with self._notices.news:
+            self._notices.news.wait_for(
+                lambda: self._notices.has(decision_id) or hearing.has(decision_id), timeout_s
+            )
+
+    def hearing(self) -> Hearing:
+        """What is heard of texts as they are written.
+
+        Pieces are listened to from the first stream on: most producers want none."""
+        with self._opening:
+            if self._hearing is None:
+                self._hearing = Hearing(self._app, self._run.id, self._notices.news)
+            return self._hearing
+
     def cancel(self, ids: Sequence[str] | None = None) -> int:
         """Settle what is still open of ``ids``, or of the whole run, as cancelled; how many."""
         run_id = None if ids is not None else self._run.id
@@ -201,6 +265,8 @@ class Client:
     def close(self) -> None:
         """End the connections."""
         self._notices.close()
+        if self._hearing is not None:
+            self._hearing.close()
         self._app.close()
         self._engine.dispose()
 

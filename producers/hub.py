@@ -1,7 +1,8 @@
 """Asks decisions for one event loop: however many wait, two threads serve them all.
 
 One thread submits, all that came in meanwhile at once, and cancels. The other looks into the
-ledger, once for all that wait: when notices name some of them, and now and then without one.
+ledger, once for all that wait: when notices name some of them, and now and then without one. From
+the first text on that is told as it is written, a third one hands on its pieces.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from config.catalog import Catalog
 from config.errors import InputError, StackError
 from ledger.patience import patiently
 from ledger.usage import Usage, usages
-from producers.client import POLL_S, Client
+from producers.client import POLL_S, Client, Piece
 from routing.classification import wants_classification
 from routing.decision import Decision, Settled
 
@@ -28,6 +29,8 @@ AT_ONCE = 200
 """Decisions of one submission; what is more goes with the next."""
 CLASSIFYING = 8
 """Submissions that may wait for a classification at a time."""
+TELL_S = 0.05
+"""How long a piece waits at most that came while nobody listened for its notice."""
 CLOSE_S = 10
 """How long closing waits for a ledger that is away."""
 CLOSING = "no more is asked: the program is closing"
@@ -52,6 +55,13 @@ class Ticket:
     """Set once the ledger has it."""
     kept: bool = False
     """Whether it goes on when nobody waits for it any more."""
+    pieces: asyncio.Queue[Piece] = field(default_factory=asyncio.Queue)
+    """Of its text as it is written, where the decision wishes for them."""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its text is told as it is written."""
+        return self.decision is not None and self.decision.preferences.stream
 
 
 class Hub:
@@ -68,16 +78,14 @@ class Hub:
         self._unwanted: set[str] = set()
         self._waiting: dict[str, list[Ticket]] = {}
         self._due: set[str] = set()
+        self._told: dict[str, Ticket] = {}
         self._closing = False
         self._failure: str | None = None
         self._classifying = ThreadPoolExecutor(CLASSIFYING, thread_name_prefix="classifying")
         client.notices.pass_by(self._hear)
-        self._threads = [
-            threading.Thread(target=run, name=name, daemon=True)
-            for name, run in (("hub-submit", self._submitting), ("hub-look", self._looking))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._start("hub-submit", self._submitting)
+        self._start("hub-look", self._looking)
 
     @property
     def failure(self) -> str | None:
@@ -124,7 +132,11 @@ class Hub:
         """Nobody waits for it any more: it is cancelled soon, unless it is settled or kept."""
         settled = ticket.outcome.done() and not ticket.outcome.cancelled()
         ticket.outcome.cancel()
+        if ticket.is_told:
+            self._client.hearing().forget(ticket.id)
         with self._lock:
+            if self._told.get(ticket.id) is ticket:
+                del self._told[ticket.id]
             others = [t for t in self._waiting.get(ticket.id, ()) if t is not ticket]
             if others:
                 self._waiting[ticket.id] = others
@@ -150,6 +162,11 @@ class Hub:
             thread.join(CLOSE_S)
         self._client.notices.pass_by(lambda ids: ids)
 
+    def _start(self, name: str, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
     # The thread that submits and cancels.
 
     def _submitting(self) -> None:
@@ -168,6 +185,8 @@ class Hub:
         if not batch:
             return
         try:
+            if any(ticket.is_told for ticket, _ in batch):
+                self._listen()
             ids = self._client.submit([t.decision for t, _ in batch if t.decision is not None])
         except Exception as error:
             if len(batch) > 1 and isinstance(error, InputError):
@@ -186,6 +205,8 @@ class Hub:
         with self._lock:
             for ticket in tickets:
                 self._waiting.setdefault(ticket.id, []).append(ticket)
+                if ticket.is_told:
+                    self._told[ticket.id] = ticket
         # Those that settled before they were awaited here.
         announced = ids if look_now else self._client.notices.wait(ids, 0)
         if announced:
@@ -246,6 +267,28 @@ class Hub:
         self._call(self._lose, lost, error)
         self._call(self._refuse, unsent, error)
 
+    # The thread that hands on pieces.
+
+    def _listen(self) -> None:
+        """Subscribe before anything is written that could be missed."""
+        self._client.hearing()
+        with self._lock:
+            if self._closing or any(t.name == "hub-tell" for t in self._threads):
+                return
+            self._start("hub-tell", self._telling)
+
+    def _telling(self) -> None:
+        hearing, news = self._client.hearing(), self._client.notices.news
+        while not self._closing:
+            with self._lock:
+                told = dict(self._told)
+            ready = [one for one in told if hearing.has(one)]
+            for one in ready:
+                self._call(self._say, told[one], hearing.take(one))
+            if not ready:
+                with news:
+                    news.wait(TELL_S)
+
     # The thread that hears notices.
 
     def _hear(self, ids: Sequence[str]) -> list[str]:
@@ -271,6 +314,10 @@ class Hub:
                 self.leave(ticket)
             elif not written.done():
                 written.set_result(None)
+
+    def _say(self, ticket: Ticket, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            ticket.pieces.put_nowait(piece)
 
     def _refuse(
         self, batch: Sequence[tuple[Ticket, asyncio.Future[None]]], error: Exception

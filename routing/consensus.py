@@ -71,8 +71,8 @@ def member_question(asked: Decision, hop: int, member: str) -> Decision:
 
     ``max_cost_usd`` and the payer stay: all calls for one decision share them.
     """
-    free = {"cache": CacheScope.OFF, "force_tier": None, "force_lane": None}
-    preferences = asked.preferences.model_copy(update=free)
+    own = {"cache": CacheScope.OFF, "force_tier": None, "force_lane": None, "stream": False}
+    preferences = asked.preferences.model_copy(update=own)
     return asked.model_copy(
         update={
             "key": member_key(asked, hop, member),

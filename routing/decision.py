@@ -208,6 +208,8 @@ class Preferences(Value):
     """Lanes expected to take longer are left out."""
     classify: bool | None = None
     """Whether the small model looks at it before it is planned; absent: as the profile says."""
+    stream: bool = False
+    """Whether the asker wants to hear a text as it is written; no answer hangs on it."""
 
 
 class Decision(Value):

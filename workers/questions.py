@@ -15,11 +15,13 @@ from ledger.clock import SECOND, Clock
 from ledger.records import Claimed, Tried, plan_of
 from routing.adapters import adapter_of
 from routing.consensus import PANEL_KEY
-from routing.decision import ChoiceOutput, Decision, Plan
+from routing.decision import ChoiceOutput, Decision, Plan, TextOutput
 from routing.policy import lower_plan, next_hop
 from routing.retries import after_failure
 from routing.wishes import privacy_of
 from workers.backends.base import Backend, Completion, Request, log_bug
+from workers.cancellation import CancellationToken
+from workers.telling import Draft, Teller
 
 BYTES_PER_TOKEN = 3
 """Fewer than English has, so that what is reckoned to be left is there."""
@@ -42,6 +44,7 @@ class Questions:
         clock: Clock,
         calibrations: Calibrations | None = None,
         closed: Callable[[], Container[str]] = frozenset,
+        teller: Teller | None = None,
     ) -> None:
         self._catalog = catalog
         self._lane = lane
@@ -49,12 +52,13 @@ class Questions:
         self._clock = clock
         self._calibrations = calibrations
         self._closed = closed
+        self._teller = teller
         self.fingerprint = fingerprint
         self.model = catalog.lanes[lane].model
         self._context = catalog.models[self.model].context
 
-    def request(self, claimed: Claimed) -> Request:
-        """The call that answers a decision."""
+    def request(self, claimed: Claimed, cancellation: CancellationToken | None = None) -> Request:
+        """The call that answers a decision; ``cancellation`` is set if it is to be given up."""
         decision = claimed.decision
         return Request(
             id=claimed.id,
@@ -67,7 +71,17 @@ class Questions:
             adapter=adapter_of(decision, self._catalog, self._lane),
             own_sample=decision.preferences.own_sample,
             deadline=self._deadline(claimed),
+            on_text=self._draft(claimed),
+            cancellation=cancellation,
         )
+
+    def _draft(self, claimed: Claimed) -> Draft | None:
+        """What hears its text as it is written, where its asker wants to and the backend can."""
+        decision = claimed.decision
+        wanted = decision.preferences.stream and isinstance(decision.output, TextOutput)
+        if self._teller is None or not wanted or not self._backend.capabilities.streaming:
+            return None
+        return self._teller.draft(claimed, self._lane)
 
     def most_micros(self, request: Request) -> int:
         """The most that a call can cost."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 
 from celery import Celery
 from sqlalchemy import Engine
 
 from config.catalog import IN_PROCESS
+from config.queues import tell
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import open_ledger
@@ -19,6 +21,7 @@ from workers.checking import Checker
 from workers.label_paths import SCORING
 from workers.models import model_fingerprint
 from workers.publishing import Publisher
+from workers.telling import Teller
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,7 @@ class Office:
                 fingerprint=lane_fingerprint(self._settings, model),
                 publisher=self.publisher(),
                 clock=now,
+                teller=Teller(partial(tell, self._app)),
             )
         return self._answerer
 

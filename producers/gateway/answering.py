@@ -16,6 +16,7 @@ from producers.gateway.bodies import read_json
 from producers.gateway.callers import Caller
 from producers.gateway.connection import while_connected
 from producers.gateway.gate import Gate, headers_of
+from producers.gateway.pieces import can_be_told
 from producers.gateway.sse import Form, Head, streamed
 from producers.gateway.wishes import Wishes, wished, wishes_of
 from producers.openai_chat import AUTO
@@ -104,9 +105,12 @@ def question_of(
         body, catalog=gate.catalog, key=wishes.key(caller), kind=wishes.own.kind or endpoint.kind,
         preferences=wishes.preferences,
     )  # fmt: skip
-    decision = _as_its_kind(decision, wishes, body, gate.catalog)
+    decision = wished(_as_its_kind(decision, wishes, body, gate.catalog), wishes, caller)
+    if stream and can_be_told(decision, gate.settings):
+        told = decision.preferences.model_copy(update={"stream": True})
+        decision = decision.model_copy(update={"preferences": told})
     return Question(
-        decision=wished(decision, wishes, caller),
+        decision=decision,
         model=body.get("model", AUTO),
         stream=stream,
         with_usage=_flag(options.get("include_usage"), "stream_options.include_usage"),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+from config.catalog import OutputType
+from config.settings import Settings
+from producers.client import Piece
 from producers.gateway.gate import Gate
 from producers.hub import Ended, Ticket
+from routing.decision import Decision
+from routing.policy import plan
 
 PIECE_CHARS = 48
 """Characters of a piece of an answer that is there as a whole."""
@@ -14,12 +20,55 @@ PIECE_CHARS = 48
 async def pieces(gate: Gate, ticket: Ticket) -> AsyncIterator[str | Ended]:
     """Text as the model writes it, where no other answer can replace it; last, how it ended.
 
-    Today no text comes before the end: an answer counts once it has passed its check.
+    Else no text comes before the end: an answer counts once it has passed its check. Nor does any
+    after the model had to begin anew; what was told by then is void.
 
     Raises:
         Fault: it ended without an answer, or not in time.
     """
-    yield await gate.answer(ticket)
+    ending = asyncio.ensure_future(gate.answer(ticket))
+    try:
+        draft: tuple[str, int] | None = None
+        while ticket.is_told:
+            piece = await _next(ticket, ending)
+            draft = draft or (piece and (piece.lane, piece.attempt))
+            if piece is None or (piece.lane, piece.attempt) != draft:
+                break
+            yield piece.text
+        yield await ending
+    finally:
+        ending.cancel()
+
+
+async def _next(ticket: Ticket, ending: asyncio.Future[Ended]) -> Piece | None:
+    """The next piece, or none where the end comes first."""
+    coming = asyncio.ensure_future(ticket.pieces.get())
+    await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+    if coming.done():
+        return coming.result()
+    coming.cancel()
+    return None
+
+
+def can_be_told(decision: Decision, settings: Settings) -> bool:
+    """Whether a text may be told while it is written: only where its plan has a single lane.
+
+    Raises:
+        InputError: it cannot be planned.
+    """
+    whole = plan(decision, settings.catalog, settings.absent_lanes)
+    return decision.output.type is OutputType.TEXT and len(whole.hops) == 1
+
+
+def left_of(text: str, said: str) -> str | None:
+    """What is left to be told of ``text`` after ``said``; ``None`` if that was another text.
+
+    What was told as it came may have blanks at its end that the answer has not.
+    """
+    if text.startswith(said):
+        return text[len(said) :]
+    known = said.rstrip()
+    return text[len(known) :] if text.startswith(known) else None
 
 
 def in_pieces(text: str) -> Iterator[str]:

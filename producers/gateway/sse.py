@@ -13,9 +13,9 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from producers.gateway.connection import until_gone
-from producers.gateway.errors import fault_of
+from producers.gateway.errors import Fault, fault_of
 from producers.gateway.gate import Gate, headers_of
-from producers.gateway.pieces import in_pieces, pieces
+from producers.gateway.pieces import in_pieces, left_of, pieces
 from producers.hub import Ended, Ticket
 
 HOLD_S = 2
@@ -138,8 +138,10 @@ async def _events(
             piece = coming.result()
             if isinstance(piece, Ended):
                 break
+            piece = piece if said else piece.lstrip()
             said += piece
-            yield _event(_chunk(form, head, [form.says(piece)]))
+            if piece:
+                yield _event(_chunk(form, head, [form.says(piece)]))
             coming = asyncio.ensure_future(_next(source))
         for chunk in _ending(piece, said, form, head):
             yield _event(chunk)
@@ -153,9 +155,11 @@ async def _events(
 def _ending(ended: Ended, said: str, form: Form, head: Head) -> Iterator[Chunk]:
     """What is left to be told once a decision has ended."""
     whole = form.whole(ended)
-    text = form.text(whole)
-    # What was said as it came may have blanks at its ends that the answer has not.
-    for piece in in_pieces(text.removeprefix(said) if not said or text.startswith(said) else ""):
+    left = left_of(form.text(whole), said)
+    if left is None:
+        raise Fault(502, "the model began anew, and what was told of its text is void: ask again",
+                    code="text_void", kind="server_error")  # fmt: skip
+    for piece in in_pieces(left):
         yield _chunk(form, head, [form.says(piece)])
     for choice in form.rest(whole):
         yield _chunk(form, head, [choice])

@@ -25,8 +25,8 @@ from routing.decision import (
 
 HEADER = "x-uptier-"
 IDEMPOTENCY = "idempotency-key"
-OURS = frozenset({"payer", "force_tier", "force_lane"})
-"""Preferences that the key and the model's name set."""
+OURS = frozenset({"payer", "force_tier", "force_lane", "stream"})
+"""Preferences that the key, the model's name and the way of answering set."""
 OF_ROUTING = frozenset(Preferences.model_fields) - OURS
 STRUCTURED = frozenset({"weights", "signals", "choices"})
 """Wishes that no header can hold."""
