@@ -287,7 +287,7 @@ class Hub:
                 self._call(self._say, told[one], hearing.take(one))
             if not ready:
                 with news:
-                    news.wait(TELL_S)
+                    news.wait(TELL_S if told else POLL_S)
 
     # The thread that hears notices.
 

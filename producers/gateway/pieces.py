@@ -28,13 +28,10 @@ async def pieces(gate: Gate, ticket: Ticket) -> AsyncIterator[str | Ended]:
     """
     ending = asyncio.ensure_future(gate.answer(ticket))
     try:
-        draft: tuple[str, int] | None = None
-        while ticket.is_told:
-            piece = await _next(ticket, ending)
-            draft = draft or (piece and (piece.lane, piece.attempt))
-            if piece is None or (piece.lane, piece.attempt) != draft:
-                break
+        first = piece = await _next(ticket, ending) if ticket.is_told else None
+        while first and piece and (piece.lane, piece.attempt) == (first.lane, first.attempt):
             yield piece.text
+            piece = await _next(ticket, ending)
         yield await ending
     finally:
         ending.cancel()

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from sqlalchemy import Engine
 
 from config.settings import Settings, load_settings
-from ledger.database import open_ledger
 from tests.integration.stacks import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -35,11 +33,6 @@ class Gateway:
     process: subprocess.Popen[str]
     settings: Settings
     said: list[str] = field(default_factory=list)
-
-    @property
-    def engine(self) -> Engine:
-        """Its ledger."""
-        return open_ledger(self.settings)
 
     def http(self, key: str | None = None, **more: Any) -> httpx2.Client:
         """A client without manners of its own."""

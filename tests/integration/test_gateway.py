@@ -103,6 +103,27 @@ def test_a_stream_is_the_same_answer_in_pieces(client: OpenAI) -> None:
     assert len({chunk.id for chunk in chunks}) == 1
 
 
+def test_a_text_that_nothing_can_replace_is_told_as_it_is_written(
+    gateway: Gateway, client: OpenAI
+) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model="dear", messages=[{"role": "user", "content": "Speak slowly."}], stream=True
+    )
+    assert "x-uptier-status" not in raw.headers  # they went out before it was known
+    pieces, open_at_first = [], None
+    for chunk in raw.parse():
+        piece = chunk.choices[0].delta.content
+        if piece and open_at_first is None:
+            open_at_first = status_of(gateway, raw.headers["x-uptier-decision"]) is None
+        pieces.append(piece or "")
+    assert open_at_first
+    assert "".join(pieces) == (
+        "Word by word this answer comes, and nobody can take any of it back."
+    )
+    assert len([piece for piece in pieces if piece]) > 2
+    assert chunk.to_dict()["uptier"]["status"] == "accepted"
+
+
 def test_a_tool_is_called_and_its_result_is_answered(client: OpenAI) -> None:
     question = user("What is the weather in Oslo?")
     first = chat(client, question, tools=[WEATHER]).choices[0]
