@@ -213,9 +213,9 @@ def state_of(engine: Engine, run: RunInfo) -> BatchState:
         counted = connection.execute(_by_status(run.id)).all()
         spent = connection.execute(_spent(run.id)).scalar_one() or 0
         read, malformed, ended = connection.execute(_lines(run.id)).one()
-    by_status = {row.status or row.state: row.count for row in counted}
-    settled_ones = sum(row.count for row in counted if row.status is not None)
-    still_open = sum(row.count for row in counted if row.status is None)
+    by_status = {row.status or row.state: row.n for row in counted}
+    settled_ones = sum(row.n for row in counted if row.status is not None)
+    still_open = sum(row.n for row in counted if row.status is None)
     lines = int(run.config.get("lines", read))
     status = "in_progress" if still_open else "completed" if read >= lines else "incomplete"
     if run.config.get("cancelled"):
@@ -243,7 +243,7 @@ def _by_status(run_id: str) -> Any:
     columns = DECISIONS.c
     empty = func.sum(case((func.coalesce(columns.answer, "") == "", 1), else_=0))
     return (
-        select(columns.state, columns.status, func.count().label("count"), empty.label("empty"))
+        select(columns.state, columns.status, func.count().label("n"), empty.label("empty"))
         .join(LINES, LINES.c.decision_id == columns.id)
         .where(LINES.c.run_id == run_id)
         .group_by(columns.state, columns.status)

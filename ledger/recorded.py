@@ -82,14 +82,14 @@ def recorded(
 def count_recorded(engine: Engine, run_id: str, kinds: Sequence[str] = ()) -> dict[str, int]:
     """How many decisions were asked of a run, by kind."""
     query = (
-        select(DECISIONS.c.kind, func.count().label("count"))
+        select(DECISIONS.c.kind, func.count().label("n"))
         .where(_asked_by_askers(run_id))
         .group_by(DECISIONS.c.kind)
     )
     if kinds:
         query = query.where(DECISIONS.c.kind.in_(kinds))
     with reading(engine) as connection:
-        return {row.kind: row.count for row in connection.execute(query)}
+        return {row.kind: row.n for row in connection.execute(query)}
 
 
 def unfinished(engine: Engine, mode: str, profile: str, config: dict[str, Any]) -> RunInfo | None:

@@ -32,6 +32,8 @@ from routing.decision import Decision, Settled
 CHUNK = 100
 """Lines that are planned and written together."""
 
+ERROR = ("code", "message", "param")
+
 Ask = Callable[[Sequence[Decision]], list[str]]
 """Submits decisions and gives their ids in the same order; see ``Client.submit``."""
 
@@ -67,37 +69,32 @@ def result_of(outcome: Outcome) -> dict[str, Any] | None:
     """
     line, settled = outcome.line, outcome.settled
     if line.error is not None:
-        error = {name: line.error[name] for name in ("code", "message", "param")}
+        error = {name: line.error[name] for name in ERROR}
         return {"id": f"batch_req_line_{line.number}", "custom_id": line.custom_id or None,
                 "response": None, "error": error}  # fmt: skip
     if settled is None:
         return None
-    failure = failure_of(settled)
-    status, body = (200, _body(outcome, settled)) if failure is None else _failed(*failure)
-    error = None if failure is None else {"code": failure[1]["code"], "message": settled.reason}
-    response = {"status_code": status, "request_id": settled.id, "body": body}
+    status, fault = failure_of(settled) or (200, None)
+    body = _body(outcome, settled) if fault is None else {"error": fault}
     return {
         "id": f"batch_req_{settled.id}",
         "custom_id": line.custom_id,
-        "response": response,
-        "error": error,
+        "response": {"status_code": status, "request_id": settled.id, "body": body},
+        "error": fault and {name: fault[name] for name in ERROR},
         "uptier": extras(settled, outcome.usage),
     }
 
 
-def _failed(status: int, error: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    return status, {"error": error}
-
-
 def _body(outcome: Outcome, settled: Settled) -> dict[str, Any]:
     url, usage = outcome.line.url, outcome.usage
-    about = {"created": outcome.settled_at // SECOND, "model": usage.model or outcome.line.model}
+    created, model = outcome.settled_at // SECOND, usage.model or outcome.line.model
     if url == CHAT:
-        body = completion_of(outcome.template, settled, usage, **about)
+        body = completion_of(outcome.template, settled, usage, created=created, model=model)
     elif url == TEXT:
-        body = text_body(settled, usage, **about)
+        body = text_body(settled, usage, created=created, model=model)
     else:
-        return {"object": "uptier.decision", "answer": settled.answer, **about}
+        return {"object": "uptier.decision", "created": created, "model": model,
+                "answer": settled.answer}  # fmt: skip
     del body["uptier"]  # it stands beside the response, where every line has it
     return body
 

@@ -113,7 +113,7 @@ def _parsed(raw: bytes) -> Mapping[str, Any]:
     if len(raw) > MOST_BYTES:
         raise InputError(f"longer than {MOST_BYTES:,} bytes: shorten it")
     try:
-        given = json.loads(raw)
+        given = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputError("is not UTF-8: save the file as such") from None
     except (ValueError, RecursionError) as error:
