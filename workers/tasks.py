@@ -135,14 +135,14 @@ def register(app: Celery, office: Office) -> None:
 
     @app.task(name=INTAKE_TASK, bind=True)
     def intake(task: Any, *args: Any, **kwargs: Any) -> None:
-        _serve(app, task, office.intake().take, args, kwargs)
+        serve_raw(app, task, office.intake().take, args, kwargs)
 
     @app.task(name=FETCH, bind=True)
     def fetch(task: Any, *args: Any, **kwargs: Any) -> None:
-        _serve(app, task, office.intake().fetch, args, kwargs)
+        serve_raw(app, task, office.intake().fetch, args, kwargs)
 
 
-def _serve(
+def serve_raw(
     app: Celery,
     task: Any,
     work: Callable[..., dict[str, Any]],
