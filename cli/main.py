@@ -14,7 +14,9 @@ from config.errors import UptierError
 
 INTERRUPTED = 130
 GOES_ON = {
+    "batch": "run the same command again, it goes on where it stopped",
     "models": "run the same command again, it goes on where it stopped",
+    "replay": "the same command with --resume goes on from its last settled decision",
     "serve": "requests that were under way were finished or cancelled",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
 }
@@ -23,6 +25,8 @@ GOES_ON = {
 COMMANDS = {
     "simulate": "cli.simulate",
     "decide": "cli.decide",
+    "batch": "cli.batch",
+    "replay": "cli.replay",
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",

@@ -17,6 +17,12 @@ from config.settings import Settings
 
 QUALITY = "quality"
 INTAKE = "intake"
+INTAKE_TASK = "uptier.intake"
+FETCH = "uptier.fetch"
+"""Tasks for programs that have the broker and nothing else of Uptier; see docs/celery.md."""
+REPLIES = "reply."
+"""How queues begin that may be replied to: no reply ever lands in a queue of work."""
+MOST_NAME_CHARS = 200
 
 VISIBILITY_TIMEOUT_S = 900
 """How long the broker waits for an acknowledgement; leases in the ledger are far shorter."""
@@ -221,6 +227,31 @@ def tell(app: Celery, run_id: str, pieces: Sequence[Mapping[str, Any]]) -> None:
             routing_key=run_id,
             declare=[exchange],
             serializer="json",
+            retry=True,
+            retry_policy=AGAIN,
+            confirm_timeout=CONFIRM_TIMEOUT_S,
+        )
+
+
+def wants_reply(name: object) -> bool:
+    """Whether a message names a queue for replies; Celery itself puts an id there."""
+    return isinstance(name, str) and name.startswith(REPLIES) and len(name) <= MOST_NAME_CHARS
+
+
+def reply(app: Celery, queue: str, correlation_id: str | None, said: dict[str, Any]) -> None:
+    """Send an answer straight to the asker's own queue; if that is gone, so is the answer.
+
+    Raises:
+        OperationalError: the broker is away, or did not take the message.
+    """
+    with _publishing(app) as producer:
+        producer.publish(
+            said,
+            exchange="",
+            routing_key=queue,
+            correlation_id=correlation_id,
+            serializer="json",
+            delivery_mode="transient",
             retry=True,
             retry_policy=AGAIN,
             confirm_timeout=CONFIRM_TIMEOUT_S,

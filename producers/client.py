@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,18 +15,14 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from config.catalog import Catalog
-from config.errors import InputError, StackError
-from config.load import AbsentLane
+from config.errors import StackError
 from config.queues import make_app, send
 from config.settings import Settings
 from ledger import lifecycle, outbox
 from ledger.clock import now
 from ledger.database import open_ledger
-from ledger.lane_history import LaneHistory
 from ledger.patience import patiently
-from ledger.policies import Policies
-from ledger.providers import closed_lanes
+from ledger.planning import Planner
 from ledger.records import Planned
 from ledger.runs import RunInfo
 from producers.classifying import CLASSIFY_S, classify_first
@@ -34,8 +30,6 @@ from producers.notices import Notices
 from producers.streaming import Hearing
 from producers.streaming import Piece as Piece
 from routing.decision import CacheScope, Decision, Settled
-from routing.policy import plan
-from routing.wishes import as_private_as_wished
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +55,9 @@ class Client:
         self._settings = settings
         self._catalog = settings.catalog
         self._run = run
-        self._cache = cache
         self._failure = failure
         self._engine: Engine = open_ledger(settings)
-        self._history = LaneHistory(self._engine, self._catalog, now)
-        self._policies = Policies(self._engine, now)
+        self._planner = Planner(settings, self._engine, cache=cache)
         self._app: Celery = make_app(settings, broker_url)
         self._notices = Notices(self._app, run.id)
         self._hearing: Hearing | None = None
@@ -96,10 +88,7 @@ class Client:
         if not decisions:
             return []
         decisions = self._classified(decisions)
-        closed = patiently(closed_lanes, self._engine, self._catalog, now())
-        narrowed = narrow(self._catalog, closed)
-        planned = [self._plan(decision, narrowed, closed) for decision in decisions]
-        return self._write(planned)
+        return self._write(self._planner.plan(decisions))
 
     def _classified(self, decisions: Sequence[Decision]) -> list[Decision]:
         """The decisions, after the small model has had a look at those that want it."""
@@ -270,34 +259,9 @@ class Client:
         self._app.close()
         self._engine.dispose()
 
-    def _plan(
-        self, decision: Decision, narrowed: Catalog, closed: Mapping[str, AbsentLane]
-    ) -> Planned:
-        if self._cache is not None and decision.preferences.cache is CacheScope.SHARED:
-            preferences = decision.preferences.model_copy(update={"cache": self._cache})
-            decision = decision.model_copy(update={"preferences": preferences})
-        catalog, absent = self._catalog, self._settings.absent_lanes
-        learned, live = self._history.learned(), self._policies.find()
-        decision = as_private_as_wished(decision, catalog)
-        if narrowed is not catalog:
-            try:
-                without = (*absent, *closed.values())
-                return Planned(decision, plan(decision, narrowed, without, learned, live))
-            except InputError:
-                pass  # nothing else may answer it; it waits for the provider
-        return Planned(decision, plan(decision, catalog, absent, learned, live))
-
     def _give_up(self, deadline: float | None, count: int) -> None:
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError(f"{count} decisions are not settled yet; they go on in the ledger")
         failure = self._failure()
         if failure is not None:
             raise StackError(failure)
-
-
-def narrow(catalog: Catalog, closed: Mapping[str, AbsentLane]) -> Catalog:
-    """The catalog without closed lanes, or as it is where nothing would be left."""
-    if not closed or len(closed) >= len(catalog.lanes):
-        return catalog
-    lanes = {name: lane for name, lane in catalog.lanes.items() if name not in closed}
-    return catalog.model_copy(update={"lanes": lanes})

@@ -130,9 +130,16 @@ def completion_body(
 
     ``created`` is in seconds since 1970; ``uptier`` holds what OpenAI has no field for.
     """
+    return completion_of(decision.template, settled, usage, created=created, model=model)
+
+
+def completion_of(
+    template: str, settled: Settled, usage: Usage, *, created: int, model: str
+) -> dict[str, Any]:
+    """:func:`completion_body` where of the decision only its template is at hand."""
     content: str | None = settled.answer
     calls: list[dict[str, Any]] = []
-    if decision.template == TOOLS_TEMPLATE:
+    if template == TOOLS_TEMPLATE:
         content, calls = calls_of(settled.answer, settled.id)
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if calls:

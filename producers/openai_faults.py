@@ -16,6 +16,11 @@ class RequestFault(InputError):
         super().__init__(f"{param}: {message}")
         self.param = param
         self.code = code
+        self._message = message
+
+    def inside(self, place: str) -> RequestFault:
+        """The same fault, where the request is a field of something else."""
+        return RequestFault(f"{place}.{self.param}", self._message, code=self.code)
 
 
 def error_object(
