@@ -79,8 +79,10 @@ class Client:
         """The run that decisions are asked for."""
         return self._run
 
-    def submit(self, decisions: Sequence[Decision]) -> list[str]:
+    def submit(self, decisions: Sequence[Decision], *, run: RunInfo | None = None) -> list[str]:
         """Plan and write decisions, announce them, and return their ids in the given order.
+
+        They belong to the client's run, or to the one given, whose notices it does not hear.
 
         A decision whose key the run knows is not written again. A broker that is away does not
         matter: the messages stay in the outbox until the steward can send them.
@@ -88,18 +90,18 @@ class Client:
         if not decisions:
             return []
         decisions = self._classified(decisions)
-        return self._write(self._planner.plan(decisions))
+        return self._write(self._planner.plan(decisions), run or self._run)
 
     def _classified(self, decisions: Sequence[Decision]) -> list[Decision]:
         """The decisions, after the small model has had a look at those that want it."""
         return classify_first(decisions, self._catalog, self._settings.absent_lanes, self._look_at)
 
     def _look_at(self, questions: Sequence[Planned]) -> list[Settled]:
-        found = self._write(questions)
+        found = self._write(questions, self._run)
         return self.wait(found, timeout_s=CLASSIFY_S)
 
-    def _write(self, planned: Sequence[Planned]) -> list[str]:
-        submission = patiently(lambda: lifecycle.submit(self._engine, self._run.id, planned, now()))
+    def _write(self, planned: Sequence[Planned], run: RunInfo) -> list[str]:
+        submission = patiently(lambda: lifecycle.submit(self._engine, run.id, planned, now()))
         try:
             outbox.publish(self._engine, submission.messages, lambda m: send(self._app, m))
         except (OperationalError, OSError) as error:

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from config.errors import UptierError
-from producers.gateway import completions, decisions, models
+from producers.gateway import batches, completions, decisions, files, models
 from producers.gateway.bodies import Bounded
 from producers.gateway.connection import Gone
 from producers.gateway.errors import Fault, fault_of
@@ -42,7 +42,7 @@ def make_app(make_gate: Callable[[], Gate], bounds: Bounds) -> FastAPI:
     # The pages of documentation would fetch their scripts from elsewhere.
     app = FastAPI(title="Uptier", lifespan=lifespan, docs_url=None, redoc_url=None,
                   openapi_url=None)  # fmt: skip
-    for module in (completions, models, decisions):
+    for module in (completions, models, decisions, files, batches):
         app.include_router(module.router)
     app.add_api_route("/health", health, methods=["GET"])
     for kind in (UptierError, DBAPIError, Exception):

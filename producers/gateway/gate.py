@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from decimal import Decimal
 
 from config.settings import Settings
 from producers.client import Client
+from producers.gateway.batching import Batching
 from producers.gateway.callers import Caller, Keyring
 from producers.gateway.errors import LATER_S, Fault, fault_of_settled, unavailable
+from producers.gateway.store import Store
 from producers.hub import Ended, Hub, Ticket
 from routing.decision import Decision
 
@@ -52,6 +55,8 @@ class Gate:
         self.check = check
         """Refuses with an InputError what no model can take; may be slow."""
         self.hub = Hub(client, settings.catalog)
+        self.store = Store(settings.data_dir / "gateway" / "files", time.time)
+        self.batching = Batching(settings, client, self.store)
         self._under_way: Counter[str] = Counter()
 
     @property
@@ -127,6 +132,7 @@ class Gate:
 
     def close(self) -> None:
         """End the threads beneath."""
+        self.batching.close()
         self.hub.close()
 
 

@@ -72,13 +72,38 @@ def test_a_budget_that_is_used_up_leaves_the_free_lanes(gateway: Gateway) -> Non
     with client(gateway, "ann") as opened:
         ends = []
         for number in range(12):
-            headers = ask(opened, f"Anything new, number {number}?", "cloud").headers
+            said = ask(opened, f"Anything new, number {number}?", "cloud", max_tokens=16)
+            headers = said.headers
             ends.append((headers["x-uptier-status"], headers["x-uptier-lane"]))
         assert ends[0] == ("accepted", "tier3")
         assert ends[-1] == ("budget", "tier2")
         assert ends == sorted(ends)  # once it is used up, it stays so
     with client(gateway, "bob") as opened, pytest.raises(openai.BadRequestError, match="privacy"):
         ask(opened, "to the cloud", "tier3")
+
+
+def test_a_budget_that_is_used_up_where_no_lane_is_free_is_an_empty_quota(
+    tmp_path: Path,
+) -> None:
+    profile = tmp_path / "paid.toml"
+    free = ("lanes.tier1", "lanes.slow", "lanes.tier2")
+    parts = PROFILE.read_text().split("\n[")
+    kept = [part for part in parts if part.partition("]")[0] not in free]
+    text = "\n[".join(kept).replace('model = "dear"', 'model = "dear"\nspeciality = "general"')
+    profile.write_text(text)
+    keys = tmp_path / "keys.toml"
+    keys.write_text(FILE)
+    keys.chmod(0o600)
+    with (
+        serving(tmp_path / "data", "--keys", str(keys), profile=profile) as gateway,
+        client(gateway, "ann") as opened,
+    ):
+        with pytest.raises(openai.RateLimitError) as error:
+            ask(opened, "Anything?", max_tokens=400)
+        assert error.value.code == "insufficient_quota"
+        assert "payer:ann" in error.value.message
+        assert error.value.response.headers["x-should-retry"] == "false"
+        assert ask(opened, "Anything?", max_tokens=16).headers["x-uptier-status"] == "accepted"
 
 
 def test_nobody_sees_what_another_key_asked(gateway: Gateway) -> None:
