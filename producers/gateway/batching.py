@@ -130,7 +130,8 @@ class Batching:
             origin = origin_of(run)
             if origin is None or run.profile != self._settings.profile or self._closing.is_set():
                 continue
-            if state_of(self._client.engine, run).status != "incomplete":
+            found = state_of(self._client.engine, run)
+            if found.status == "cancelled" or found.read >= found.lines:
                 continue
             try:
                 read = examine(Path(run.config["file"]))

@@ -26,7 +26,7 @@ KEYS = {"ann": "sk-uptier-ann", "bob": "sk-uptier-bob", "busy": "sk-uptier-busy"
 FILE = f"""
 [keys.ann]
 sha256 = "{digest(KEYS["ann"])}"
-budget_usd = "0.1"
+budget_usd = "0.7"
 
 [keys.bob]
 sha256 = "{digest(KEYS["bob"])}"
@@ -78,8 +78,6 @@ def test_a_budget_that_is_used_up_leaves_the_free_lanes(gateway: Gateway) -> Non
         assert ends[0] == ("accepted", "tier3")
         assert ends[-1] == ("budget", "tier2")
         assert ends == sorted(ends)  # once it is used up, it stays so
-    with client(gateway, "bob") as opened, pytest.raises(openai.BadRequestError, match="privacy"):
-        ask(opened, "to the cloud", "tier3")
 
 
 def test_a_budget_that_is_used_up_where_no_lane_is_free_is_an_empty_quota(
