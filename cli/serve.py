@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import out, say
+from cli.output import err, out, say
 from cli.session import Session, session
 from config.errors import InputError
 from config.gateway import digest, new_key, take_plain_key
@@ -41,7 +41,7 @@ def serve(
     keys: Annotated[Path | None, typer.Option(help="file of keys that are let in")] = None,
     new_key_for: Annotated[
         str | None,
-        typer.Option("--new-key", metavar="NAME", help="print a key and its lines for --keys"),
+        typer.Option("--new-key", metavar="NAME", help="print lines for --keys, the key on stderr"),
     ] = None,
     max_concurrent: Annotated[int, typer.Option(min=1, help="requests under way at once")] = 512,
     max_body_mib: Annotated[int, typer.Option(min=1, help="longest body of a request")] = 4,
@@ -100,8 +100,6 @@ def _print_new_key(name: str) -> None:
     if not re.fullmatch(NAME, name):
         raise InputError(f"--new-key {name!r} is no name: use letters, digits, '.', '_' and '-'")
     key = new_key()
-    say("the key, shown only now; give it to its owner:")
-    out.print(key)
-    say("its lines for the file of --keys (mode 600); budgets are optional:")
+    err.print(f"the key of {name}, shown only now: {key}", markup=False)
     lines = [f'[keys."{name}"]', f'sha256 = "{digest(key)}"', *OPTIONAL]
     out.print("\n".join(lines), markup=False)

@@ -20,6 +20,9 @@ DRAIN_S = 5
 """How much, and for how long, is still read of a body that is too long, so that its sender hears
 why it is refused: one that is cut off in mid-sentence sees but a broken connection."""
 
+SILENCE_S = 30
+"""How long the next part of a body is waited for."""
+
 
 class Bounded:
     """Middleware that refuses bodies above a bound; ``files`` is the bound for uploads."""
@@ -43,20 +46,32 @@ class _Count:
         self._receive = receive
         self._most = most
         self._seen = 0
+        self._complete = False
         lengths = [v for k, v in scope["headers"] if k == b"content-length"]
         self._announced = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
 
     async def __call__(self) -> Message:
         if self._announced > self._most and self._seen == 0:
             await self._refuse()
-        message = await self._receive()
+        message = await self._next()
         if message["type"] == "http.request":
+            self._complete = not message.get("more_body")
             self._seen += len(message.get("body", b""))
             if self._seen > self._most:
                 if message.get("more_body"):
                     await self._refuse()
                 raise too_long(self._most)
         return message
+
+    async def _next(self) -> Message:
+        if self._complete:  # what comes now is that the client leaves
+            return await self._receive()
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                return await self._receive()
+        except TimeoutError:
+            raise Fault(408, f"no more of the body came within {SILENCE_S} s: send it again",
+                        code="request_timeout") from None  # fmt: skip
 
     async def _refuse(self) -> NoReturn:
         try:

@@ -20,6 +20,9 @@ from producers.hub import Ended, Hub, Ticket
 from routing.decision import Decision
 
 MIB = 1 << 20
+CHARS_PER_TOKEN = 3
+"""Prompts with fewer characters a token of the smallest context are sent as they are: to count
+tokens takes longer than most answers. One that is too long all the same is refused by its lane."""
 EXPIRY_S = 5
 """How much longer than its deadline a decision is awaited: the steward settles it then."""
 
@@ -54,6 +57,7 @@ class Gate:
         self.bounds = bounds
         self.check = check
         """Refuses with an InputError what no model can take; may be slow."""
+        self._least_context = min(model.context for model in self.catalog.models.values())
         self.hub = Hub(client, settings.catalog)
         self.store = Store(settings.data_dir / "gateway" / "files", time.time)
         self.batching = Batching(settings, client, self.store)
@@ -97,8 +101,8 @@ class Gate:
             InputError: it cannot be answered as it is asked.
             StackError: nothing can be answered now.
         """
-        longest = len(decision.system) + len(decision.prompt)
-        if longest >= min(model.context for model in self.catalog.models.values()) // 4:
+        chars = len(decision.system) + len(decision.prompt)
+        if chars >= CHARS_PER_TOKEN * self._least_context:
             await asyncio.to_thread(self.check, decision)
         return await self.hub.submit(decision, kept=kept)
 
