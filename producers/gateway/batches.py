@@ -20,7 +20,7 @@ from producers.gateway.errors import Fault, fault_of_field
 from producers.gateway.files import own_file, page
 from producers.gateway.gate import Gate
 from producers.gateway.store import StoredFile
-from producers.gateway.wishes import wishes_of
+from producers.gateway.wishes import Own, wishes_of
 from producers.openai_faults import RequestFault, one_of
 from routing.decision import Value
 
@@ -48,6 +48,10 @@ async def create(request: Request) -> dict[str, Any]:
     with gate.admitted(caller):
         body = await read_json(request)
         wishes = wishes_of(request.headers, body, caller)
+        if wishes.own != Own():
+            named = ", ".join(sorted(wishes.own.model_fields_set))
+            raise RequestFault("uptier", f"{named} goes into each line: a batch takes wishes of "
+                               "the routing")  # fmt: skip
         if body.get("metadata") is None:
             body.pop("metadata", None)
         try:
@@ -60,8 +64,7 @@ async def create(request: Request) -> dict[str, Any]:
             raise RequestFault("completion_window", "must be a number of hours, as 24h")
         origin = Origin(
             owner=caller.name,
-            payer=caller.payer,
-            privacy=wishes.preferences.privacy,
+            preferences=wishes.preferences,
             input_file_id=file.id,
             endpoint=one_of(wanted.endpoint, "endpoint", (CHAT, TEXT)),
             window=wanted.completion_window,

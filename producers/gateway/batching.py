@@ -33,7 +33,7 @@ from producers.batch_lines import BatchFile, Wanted, examine
 from producers.client import Client
 from producers.gateway.callers import Caller
 from producers.gateway.store import Store, StoredFile
-from routing.decision import Decision, Payer, Preferences, Privacy
+from routing.decision import Decision, Preferences
 from routing.wishes import raised_to
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,7 @@ class Origin(BaseModel):
     """What of a batch's configuration is the gateway's. ``window_s`` counts from its creation."""
 
     owner: str
-    payer: Payer | None
-    privacy: Privacy
+    preferences: Preferences
     input_file_id: str
     endpoint: str
     window: str
@@ -83,7 +82,7 @@ class Batching:
         read = examine(self._store.data(file.id))
         config = {
             "file": str(read.path), "sha256": read.sha256, "lines": read.lines, "model": None,
-            "privacy": origin.privacy.value, "gateway": origin.model_dump(mode="json"),
+            "privacy": origin.preferences.privacy.value, "gateway": origin.model_dump(mode="json"),
         }  # fmt: skip
         run = start_run(
             self._client.engine, mode=MODE, profile=self._settings.profile, now=now(),
@@ -149,11 +148,11 @@ class Batching:
         self._readers.submit(self._read, run, origin, read)
 
     def _read(self, run: RunInfo, origin: Origin, read: BatchFile) -> None:
-        wanted = Wanted(None, Preferences(privacy=origin.privacy, payer=origin.payer))
         try:
             submit_lines(
-                self._client.engine, run.id, read, self._settings.catalog, wanted,
-                self._asking(run, origin), lambda lines: self._look_up(run, lines),
+                self._client.engine, run.id, read, self._settings.catalog,
+                Wanted(None, origin.preferences), self._asking(run, origin),
+                lambda lines: self._look_up(run, lines),
             )  # fmt: skip
         except Stopped:
             log.info("batch %s is not read on", run.id)
@@ -214,9 +213,10 @@ def origin_of(run: RunInfo) -> Origin | None:
 
 def _bound(decision: Decision, origin: Origin, left_s: float) -> Decision:
     own = decision.deadline_s
-    preferences = decision.preferences.model_copy(update={"payer": origin.payer})
+    payer = origin.preferences.payer
+    preferences = decision.preferences.model_copy(update={"payer": payer})
     changes = {
         "preferences": preferences,
         "deadline_s": left_s if own is None else min(own, left_s),
     }
-    return raised_to(decision.model_copy(update=changes), origin.privacy)
+    return raised_to(decision.model_copy(update=changes), origin.preferences.privacy)

@@ -121,10 +121,8 @@ def refuse_the_web(request: Request) -> None:
 
     A page can send requests here under its own name, or have its name lead here.
     """
-    host = request.url.hostname or ""
-    origin = request.headers.get("origin")
-    asks = None if origin is None else urlsplit(origin).hostname or ""
-    if not is_loopback(host) or (asks is not None and not is_loopback(asks)):
+    named = ["//" + request.headers.get("host", ""), request.headers.get("origin")]
+    if not all(is_loopback(_host(one)) for one in named if one is not None):
         raise Fault(403, "without keys only programs of this machine are served: use --keys",
                     code="forbidden", kind="permission_error")  # fmt: skip
 
@@ -137,6 +135,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _callers(keys: dict[str, ApiKey]) -> dict[str, Caller]:

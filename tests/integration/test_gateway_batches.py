@@ -91,6 +91,13 @@ def test_a_batch_is_uploaded_answered_and_its_results_are_read(ann: OpenAI) -> N
     assert ann.files.retrieve(batch.output_file_id).purpose == "batch_output"
 
 
+def test_wishes_of_a_batch_hold_for_its_lines(ann: OpenAI) -> None:
+    wishes = {"uptier": {"max_cost_usd": "0.000001", "privacy": "high"}}
+    batch = begun(ann, uploaded(ann, line("dear", "easy", "cloud")), extra_body=wishes)
+    batch = ended(ann, batch.id, "completed")
+    assert lines_of(ann, batch.output_file_id)["dear"]["uptier"]["status"] == "budget"
+
+
 def test_a_batch_is_cancelled_and_keeps_what_it_has(ann: OpenAI) -> None:
     file_id = uploaded(ann, line("quick", "easy"), *(line(f"s{i}", "x", "slow") for i in range(5)))
     batch = begun(ann, file_id)
@@ -159,6 +166,7 @@ def test_lines_are_paid_by_the_key_whatever_they_say(ann: OpenAI, gateway: Gatew
         ({"endpoint": "/v1/embeddings"}, "endpoint"),
         ({"completion_window": "soon"}, "completion_window"),
         ({"extra_body": {"nonsense": 1}}, "nonsense"),
+        ({"extra_body": {"uptier": {"kind": "question"}}}, "uptier"),
     ],
 )
 def test_a_batch_that_cannot_be_is_refused(ann: OpenAI, more: dict[str, Any], param: str) -> None:
