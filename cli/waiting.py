@@ -12,7 +12,9 @@ from config.errors import StackError
 from ledger.batches import open_count
 from ledger.patience import patiently
 
-LOOK_S = 0.25
+LOOK_S = 0.05
+SHARE = 10
+"""A look at a large run takes a while; waiting between two takes so many times as long."""
 LINES = 20
 """In a log, which shows no bar."""
 
@@ -29,6 +31,7 @@ def wait_for_all(
     with bar() as progress:
         task = progress.add_task("deciding", total=total, detail="")
         while True:
+            begun = time.monotonic()
             left = patiently(open_count, engine, run_id)
             done = max(0, total - left)
             progress.update(task, completed=done)
@@ -40,4 +43,4 @@ def wait_for_all(
             why = failure()
             if why is not None:
                 raise StackError(why)
-            time.sleep(LOOK_S)
+            time.sleep(max(LOOK_S, SHARE * (time.monotonic() - begun)))

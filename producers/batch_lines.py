@@ -64,10 +64,10 @@ def examine(path: Path) -> BatchFile:
                 lines += 1
     except OSError as error:
         raise InputError(
-            f"batch file {path}: {error.strerror or error}; name a file of JSON lines"
+            f"batch file {str(path)!r}: {error.strerror or error}; name a file of JSON lines"
         ) from None
     if not lines:
-        raise InputError(f"batch file {path} has no line: put one JSON object on each")
+        raise InputError(f"batch file {str(path)!r} has no line: put one JSON object on each")
     return BatchFile(path, digest.hexdigest(), lines)
 
 
