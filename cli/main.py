@@ -16,12 +16,14 @@ INTERRUPTED = 130
 GOES_ON = {
     "models": "run the same command again, it goes on where it stopped",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
+    "session": "`uptier session --resume` goes on with it",
 }
 """What to do after an interruption, by command."""
 
 COMMANDS = {
     "simulate": "cli.simulate",
     "decide": "cli.decide",
+    "session": "cli.chat_session",
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",

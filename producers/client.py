@@ -95,13 +95,13 @@ class Client:
         """
         if not decisions:
             return []
-        decisions = self._classified(decisions)
+        decisions = self.classify(decisions)
         closed = patiently(closed_lanes, self._engine, self._catalog, now())
         narrowed = narrow(self._catalog, closed)
         planned = [self._plan(decision, narrowed, closed) for decision in decisions]
         return self._write(planned)
 
-    def _classified(self, decisions: Sequence[Decision]) -> list[Decision]:
+    def classify(self, decisions: Sequence[Decision]) -> list[Decision]:
         """The decisions, after the small model has had a look at those that want it."""
         return classify_first(decisions, self._catalog, self._settings.absent_lanes, self._look_at)
 
@@ -171,7 +171,8 @@ class Client:
         Pieces are best effort. Those of one lane and attempt, joined, are the beginning of what it
         wrote; with a piece of another lane or attempt all earlier ones are void. What was lost on
         the way, answers from the cache, choices and JSON come with the settlement alone, whose
-        answer is the one that counts. Who closes the iterator before its end cancels the decision.
+        answer is the one that counts. The decision is cancelled where the iterator is closed, or
+        interrupted, before its end.
 
         Raises:
             TimeoutError: it is still open after ``timeout_s``; nothing is lost by it.
@@ -183,7 +184,7 @@ class Client:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             yield from self._listen(found, hearing, deadline)
-        except GeneratorExit:
+        except (GeneratorExit, KeyboardInterrupt):
             self.cancel([found])
             raise
         finally:
