@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -165,7 +165,7 @@ class Client:
 
     def stream(
         self, decision: Decision, *, timeout_s: float | None = None
-    ) -> Iterator[Piece | Settled]:
+    ) -> Generator[Piece | Settled]:
         """Submit a decision, and hear its text as it is written; the settlement comes last.
 
         Pieces are best effort. Those of one lane and attempt, joined, are the beginning of what it
@@ -192,7 +192,7 @@ class Client:
 
     def _listen(
         self, decision_id: str, hearing: Hearing, deadline: float | None
-    ) -> Iterator[Piece | Settled]:
+    ) -> Generator[Piece | Settled]:
         ids, next_poll = {decision_id}, time.monotonic()
         while True:
             yield from hearing.take(decision_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +38,7 @@ class NodeSession:
         agent: str,
         preferences: Preferences,
         *,
+        seed: int = 0,
         clock: Callable[[], float],
         replay: bool = False,
     ) -> None:
@@ -55,12 +56,13 @@ class NodeSession:
         self._engine = engine
         self._catalog = catalog
         self._absent = absent
+        self._seed = seed
         self._clock = clock
         self._stored = self._read()
         if not replay:
             self.turns = [self._turn_of(one) for one in self._stored.values()]
 
-    def ask(self, request: str) -> Iterator[Piece | Turn]:
+    def ask(self, request: str) -> Generator[Piece | Turn]:
         """Ask, and hear the answer as it is written; the turn, with the answer, comes last.
 
         Raises:
@@ -115,7 +117,8 @@ class NodeSession:
     def _decision(self, request: str, key: str) -> Decision:
         """The request as it goes out. The small model sees it alone: what was said before has been
         sorted before."""
-        alone = self.probe(self.preferences, request).model_copy(update={"key": key})
+        alone = self.probe(self.preferences, request)
+        alone = alone.model_copy(update={"key": key, "seed": self._seed})
         [sorted_out] = self._client.classify([alone])
         decision = as_private_as_wished(sorted_out, self._catalog)
         preferences = decision.preferences.model_copy(update={"classify": False})
