@@ -106,8 +106,7 @@ def print_summary(found: SessionSummary, turns: list[Turn], total_usd: float) ->
     out.print(f"Streamed        {found.streamed}")
     for name, count in found.by_adapter.items():
         out.print(f"Adapter         {name}: {count}")
-    beside = total_usd - found.cost_usd
-    out.print(f"Cost            {usd(total_usd)}, of it {usd(beside)} beside the requests")
+    out.print(f"Cost            {usd(total_usd)}, of it {usd(found.cost_usd)} for the answers")
     out.print(f"Time            {found.seconds:.1f} s of answering")
 
 
