@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -95,13 +95,13 @@ class Client:
         """
         if not decisions:
             return []
-        decisions = self.classify(decisions)
+        decisions = self._classified(decisions)
         closed = patiently(closed_lanes, self._engine, self._catalog, now())
         narrowed = narrow(self._catalog, closed)
         planned = [self._plan(decision, narrowed, closed) for decision in decisions]
         return self._write(planned)
 
-    def classify(self, decisions: Sequence[Decision]) -> list[Decision]:
+    def _classified(self, decisions: Sequence[Decision]) -> list[Decision]:
         """The decisions, after the small model has had a look at those that want it."""
         return classify_first(decisions, self._catalog, self._settings.absent_lanes, self._look_at)
 
@@ -165,7 +165,7 @@ class Client:
 
     def stream(
         self, decision: Decision, *, timeout_s: float | None = None
-    ) -> Generator[Piece | Settled]:
+    ) -> Iterator[Piece | Settled]:
         """Submit a decision, and hear its text as it is written; the settlement comes last.
 
         Pieces are best effort. Those of one lane and attempt, joined, are the beginning of what it
@@ -178,7 +178,7 @@ class Client:
             TimeoutError: it is still open after ``timeout_s``; nothing is lost by it.
             StackError: the workers died for good.
         """
-        hearing = self._heard()
+        hearing = self.hearing()
         preferences = decision.preferences.model_copy(update={"stream": True})
         [found] = self.submit([decision.model_copy(update={"preferences": preferences})])
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -192,7 +192,7 @@ class Client:
 
     def _listen(
         self, decision_id: str, hearing: Hearing, deadline: float | None
-    ) -> Generator[Piece | Settled]:
+    ) -> Iterator[Piece | Settled]:
         ids, next_poll = {decision_id}, time.monotonic()
         while True:
             yield from hearing.take(decision_id)
@@ -214,8 +214,10 @@ class Client:
                 lambda: self._notices.has(decision_id) or hearing.has(decision_id), timeout_s
             )
 
-    def _heard(self) -> Hearing:
-        """Pieces are listened to from the first stream on: most producers want none."""
+    def hearing(self) -> Hearing:
+        """What is heard of texts as they are written.
+
+        Pieces are listened to from the first stream on: most producers want none."""
         with self._opening:
             if self._hearing is None:
                 self._hearing = Hearing(self._app, self._run.id, self._notices.news)
@@ -226,6 +228,13 @@ class Client:
         run_id = None if ids is not None else self._run.id
         followers = patiently(lifecycle.cancel, self._engine, now(), run_id=run_id, ids=ids)
         return len(followers.settled)
+
+    def classify(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """The decisions with what the small model says of them, where they want to be classified.
+
+        :meth:`submit` does it by itself; this is for who goes on to change them.
+        """
+        return self._classified(decisions)
 
     async def submit_async(self, decisions: Sequence[Decision]) -> list[str]:
         """:meth:`submit` without blocking the event loop."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Engine
 
@@ -71,20 +72,22 @@ class NodeSession:
         number = len(self.turns) + 1
         stored = self._stored.get(number)
         if stored is not None and not _is_open(stored):
-            self._add(self._turn_of(stored))
+            self.turns.append(self._turn_of(stored))
             yield self.turns[-1]
             return
         tried = 1 if stored is None else _try_of(stored) + (stored.settled is not None)
         decision = self._decision(request, f"{KEYS}{number:05}.{tried}.{len(request)}")
         start, heard = self._clock(), 0
-        for item in self._client.stream(decision):
-            if isinstance(item, Piece):
-                heard += len(item.text)
-                yield item
-            else:
-                turn = self._turn(number, request, decision, item, self._clock() - start)
-                self._add(replace(turn, streamed_chars=min(heard, len(turn.answer))))
-                yield self.turns[-1]
+        stream = cast("Generator[Piece | Settled]", self._client.stream(decision))
+        with closing(stream):  # left early, it is cancelled
+            for item in stream:
+                if isinstance(item, Piece):
+                    heard += len(item.text)
+                    yield item
+                else:
+                    turn = self._turn(number, request, decision, item, self._clock() - start)
+                    self.turns.append(replace(turn, streamed_chars=min(heard, len(turn.answer))))
+                    yield self.turns[-1]
 
     def change(self, **wishes: Any) -> None:
         """Ask from now on with other wishes.
@@ -126,9 +129,6 @@ class NodeSession:
         room = room_of(planned(decision, self._catalog, self._absent), decision, self._catalog)
         prompt = composed(self.turns, request, preferences.privacy, room)
         return decision.model_copy(update={"prompt": prompt})
-
-    def _add(self, turn: Turn) -> None:
-        self.turns.append(turn)
 
     def _read(self) -> dict[int, StoredTurn]:
         """The last try of each request of the run, with what is still open waited for."""

@@ -119,6 +119,6 @@ def test_closing_a_stream_cancels_it_and_frees_its_lane(live: Session) -> None:
     [found] = live.client.gather([decision("A long tale", "long")], timeout_s=60)
     assert found.status is Status.CANCELLED
     assert trail(live.engine, found.id).attempts == []
-    hearing = live.client._heard()
+    hearing = live.client.hearing()
     told = "".join(piece.text for piece in hearing.take(found.id))
     assert len(told.split()) < len(WORDS) // 2
