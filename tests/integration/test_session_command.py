@@ -44,8 +44,10 @@ output = "text"
 [routing]
 unknown_kind_tier = "low"
 critic_tier = "low"
+[presets.home]
+privacy = "maximum"
 [agents.guide]
-preset = "enterprise"
+preset = "home"
 max_cost_usd = "0.02"
 """
 
@@ -75,7 +77,7 @@ def test_a_script_is_answered_and_ends_with_a_report(tmp_path: Path, profile: Pa
     done = uptier(tmp_path / "data", "--script", str(script), "--profile", str(profile))
     assert done.returncode == 0, done.stderr
     for words in (
-        "Agent guide, profile", "preset enterprise, privacy maximum", "> Name three birds.\n",
+        "Agent guide, profile", "preset home, privacy maximum", "> Name three birds.\n",
         "Heron, wren and swift are three birds.\n  [low, one, privacy maximum, accepted, $0.0000",
         "privacy high; privacy maximum holds", "did not pass; tier2 writes anew",
         "It was hard, but here it is.\n  [high, two,", "bound for one: $0.02",

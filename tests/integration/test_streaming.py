@@ -30,6 +30,7 @@ model = "good"
 backend = "scripted"
 [models.fast.script]
 lines = [
+  {{ kind = "choice", answer = "A" }},
   {{ contains = "climb", answer = "I cannot help with that request.", word_s = 0.01 }},
   {{ contains = "long", answer = "{" ".join(WORDS)}.", word_s = 0.1 }},
   {{ answer = "The gate opens at eight, and closes at nine.", word_s = 0.03 }},
@@ -78,10 +79,11 @@ def heard(live: Session, asked: Decision) -> tuple[list[Piece], Settled]:
     return [piece for piece in pieces if isinstance(piece, Piece)], last
 
 
-def test_the_pieces_of_a_text_are_its_answer(live: Session) -> None:
+def test_the_pieces_of_a_text_begin_its_answer(live: Session) -> None:
     pieces, settled = heard(live, decision("When?", "plain"))
     assert settled.status is Status.ACCEPTED
-    assert "".join(piece.text for piece in pieces) == settled.answer
+    assert pieces
+    assert settled.answer.startswith("".join(piece.text for piece in pieces))
     assert settled.answer == "The gate opens at eight, and closes at nine."
     assert {(piece.lane, piece.attempt) for piece in pieces} == {("tier1", 1)}
 
@@ -92,7 +94,8 @@ def test_a_text_that_does_not_pass_is_void_with_the_next_lane(live: Session) -> 
     writers = list(dict.fromkeys((piece.lane, piece.attempt) for piece in pieces))
     assert writers == [("tier1", 1), ("tier2", 1)]
     last = "".join(piece.text for piece in pieces if piece.lane == "tier2")
-    assert last == settled.answer
+    assert last
+    assert settled.answer.startswith(last)
 
 
 def test_what_comes_from_the_cache_or_is_no_text_comes_whole(live: Session) -> None:

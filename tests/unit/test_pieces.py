@@ -120,6 +120,21 @@ def test_what_is_written_between_two_messages_goes_into_one() -> None:
     assert len(sent.heard()) == len(found)
 
 
+def test_the_end_of_a_text_does_not_wait_for_more() -> None:
+    sent = Sent()
+    teller = Teller(sent, every_s=3600)
+    draft = teller.draft(claimed(), "tier1")
+    draft("at once")
+    while not sent.messages:
+        pass
+    draft(" and the rest")
+    draft.end()
+    while len(sent.messages) < 2:
+        pass
+    assert [piece.text for piece in sent.heard()] == ["at once", " and the rest"]
+    teller.close()
+
+
 def test_what_no_broker_takes_is_lost_and_leaves_a_gap() -> None:
     sent = Sent()
 
