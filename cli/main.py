@@ -19,6 +19,7 @@ GOES_ON = {
     "replay": "the same command with --resume goes on from its last settled decision",
     "serve": "requests that were under way were finished or cancelled",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
+    "session": "`uptier session --resume` goes on with it",
 }
 """What to do after an interruption, by command."""
 
@@ -27,6 +28,7 @@ COMMANDS = {
     "decide": "cli.decide",
     "batch": "cli.batch",
     "replay": "cli.replay",
+    "session": "cli.chat_session",
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",

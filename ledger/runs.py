@@ -73,6 +73,14 @@ def ensure_run(engine: Engine, *, mode: str, name: str, profile: str, now: int) 
     return run_id
 
 
+def note_config(engine: Engine, run_id: str, config: dict[str, Any]) -> None:
+    """Note what a run was last set to, for whoever goes on with it."""
+    with writing(engine) as connection:
+        connection.execute(
+            update(RUNS).where(RUNS.c.id == run_id).values(config=json.dumps(config))
+        )
+
+
 def finish_run(engine: Engine, run_id: str, now: int) -> None:
     """Note that a run is through."""
     with writing(engine) as connection:

@@ -162,7 +162,8 @@ class Client:
         Pieces are best effort. Those of one lane and attempt, joined, are the beginning of what it
         wrote; with a piece of another lane or attempt all earlier ones are void. What was lost on
         the way, answers from the cache, choices and JSON come with the settlement alone, whose
-        answer is the one that counts. Who closes the iterator before its end cancels the decision.
+        answer is the one that counts. The decision is cancelled where the iterator is closed, or
+        interrupted, before its end.
 
         Raises:
             TimeoutError: it is still open after ``timeout_s``; nothing is lost by it.
@@ -174,7 +175,7 @@ class Client:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             yield from self._listen(found, hearing, deadline)
-        except GeneratorExit:
+        except (GeneratorExit, KeyboardInterrupt):
             self.cancel([found])
             raise
         finally:
@@ -236,6 +237,13 @@ class Client:
     def failure(self) -> str | None:
         """Why nothing more will be answered; ``None`` while all is well."""
         return self._failure()
+
+    def classify(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """The decisions with what the small model says of them, where they want to be classified.
+
+        :meth:`submit` does it by itself; this is for who goes on to change them.
+        """
+        return self._classified(decisions)
 
     async def submit_async(self, decisions: Sequence[Decision]) -> list[str]:
         """:meth:`submit` without blocking the event loop."""

@@ -19,11 +19,11 @@ def settled_part(text: str, stops: Sequence[str]) -> str:
     What it gives for a text is a beginning of what it gives for any longer one.
     """
     body = text.lstrip()
-    found = [place for stop in stops if (place := body.find(stop)) >= 0]
-    if found:
-        return body[: min(found)].rstrip()
-    held = max((_overlap(body, stop) for stop in stops), default=0)
-    return body[: len(body) - held].rstrip()
+    end = len(body)
+    for stop in stops:
+        found = body.find(stop)
+        end = min(end, found if found >= 0 else len(body) - _overlap(body, stop))
+    return body[:end].rstrip()
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -90,9 +90,12 @@ class Questions:
     def completions(self, requests: Sequence[Request]) -> Iterable[Completion]:
         """A completion for every request, whatever the backend does."""
         missing = {r.id for r in requests}
+        drafts = {r.id: r.on_text for r in requests if isinstance(r.on_text, Draft)}
         try:
             for completion in self._backend.answer(requests):
                 missing.discard(completion.id)
+                if completion.id in drafts:
+                    drafts[completion.id].end()
                 yield completion
         except Exception as error:  # a fault of ours must not hold decisions until leases end
             known = isinstance(error, BackendError)

@@ -46,6 +46,10 @@ class Draft:
         """Have it told soon; returns at once."""
         self._teller.add(self, storable(text))
 
+    def end(self) -> None:
+        """Have its rest told at once: whoever listens should hear it before it is settled."""
+        self._teller.hurry()
+
     def piece(self, text: str) -> dict[str, Any]:
         """A part that begins where the last one ended, as it travels."""
         piece = {**self._head, "at": self.told, "text": text}
@@ -62,6 +66,7 @@ class Teller:
         self._news = threading.Condition()
         self._drafts: dict[int, Draft] = {}
         self._waiting = 0
+        self._hurry = False
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -83,6 +88,12 @@ class Teller:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._tell, name="telling", daemon=True)
                 self._thread.start()
+            self._news.notify()
+
+    def hurry(self) -> None:
+        """Tell what waits without waiting for more."""
+        with self._news:
+            self._hurry = bool(self._drafts)
             self._news.notify()
 
     def close(self) -> None:
@@ -111,7 +122,8 @@ class Teller:
                 self._publish(run_id, pieces)
             if last:
                 return
-            self._stop.wait(self._every_s)
+            with self._news:
+                self._news.wait_for(lambda: self._hurry or self._stop.is_set(), self._every_s)
 
     def _take(self) -> dict[str, list[dict[str, Any]]]:
         by_run: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -120,7 +132,7 @@ class Teller:
                 by_run[draft.run_id].append(draft.piece("".join(draft.waiting)))
                 draft.waiting.clear()
         self._drafts.clear()
-        self._waiting = 0
+        self._waiting, self._hurry = 0, False
         return by_run
 
     def _publish(self, run_id: str, pieces: list[dict[str, Any]]) -> None:

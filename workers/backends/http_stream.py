@@ -32,7 +32,7 @@ class Writing:
         self._request = request
         self._free = local and not (model.price.input or model.price.output)
         self._pieces = Pieces(stops(request))
-        if request.on_text is not None:
+        if request.on_text is not None and wants_pieces(request):
             self._pieces.add(request.on_text)
 
     def add(self, more: str) -> None:
