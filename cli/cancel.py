@@ -20,7 +20,7 @@ def cancel(
     run: Annotated[str | None, typer.Argument(help="id of a run", metavar="[RUN]")] = None,
     decision: Annotated[str | None, typer.Option(help="id of a decision, instead of a run")] = None,
 ) -> None:
-    """Cancel what is still open; a call that is under way is booked, its answer dropped."""
+    """Cancel what is still open, and stop work on it; a paid call that is under way is booked."""
     if (run is None) == (decision is None):
         raise InputError("uptier cancel needs either the id of a RUN or --decision ID: give one")
     settings = load_settings()

@@ -33,6 +33,7 @@ def decide(
     text: Annotated[bool, typer.Option(help="ask for free text")] = False,
     private: Annotated[bool, typer.Option(help="never let it leave this machine")] = False,
     force_tier: Annotated[str | None, typer.Option(help="start on this tier")] = None,
+    force_lane: Annotated[str | None, typer.Option(help="start on this lane")] = None,
     preset: Annotated[str | None, typer.Option(help="wishes of the profile by name")] = None,
     strategy: Annotated[
         str | None, typer.Option(help="local_first, cost, quality or hybrid")
@@ -58,8 +59,9 @@ def decide(
     """Answer one question and show its routing, verdicts, attempts, time and cost."""
     settings = load_settings(profile=profile)
     preferences = _preferences(
-        privacy=Privacy.HIGH if private else Privacy.LOW, force_tier=force_tier, preset=preset,
-        strategy=strategy, weights=_weights(weights), specialist=specialist, adapter=adapter,
+        privacy=Privacy.HIGH if private else Privacy.LOW, force_tier=force_tier,
+        force_lane=force_lane, preset=preset, strategy=strategy, weights=_weights(weights),
+        specialist=specialist, adapter=adapter,
         min_quality=min_quality, max_latency_ms=max_latency,
         max_cost_usd=None if max_cost is None else str(max_cost), classify=classify,
         cache=CacheScope.SHARED if cache else CacheScope.OFF, own_sample=own_sample,

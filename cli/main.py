@@ -14,14 +14,21 @@ from config.errors import UptierError
 
 INTERRUPTED = 130
 GOES_ON = {
+    "batch": "run the same command again, it goes on where it stopped",
     "models": "run the same command again, it goes on where it stopped",
+    "replay": "the same command with --resume goes on from its last settled decision",
+    "serve": "requests that were under way were finished or cancelled",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
+    "session": "`uptier session --resume` goes on with it",
 }
 """What to do after an interruption, by command."""
 
 COMMANDS = {
     "simulate": "cli.simulate",
     "decide": "cli.decide",
+    "batch": "cli.batch",
+    "replay": "cli.replay",
+    "session": "cli.chat_session",
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",
@@ -29,6 +36,7 @@ COMMANDS = {
     "label": "cli.label",
     "models": "cli.models",
     "cache": "cli.cache",
+    "serve": "cli.serve",
     "up": "cli.stack",
     "down": "cli.stack",
     "status": "cli.stack",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,8 @@ class Session:
     engine: Engine
     run: RunInfo
     client: Client
+    failure: Callable[[], str | None] = lambda: None
+    """Why nothing more will be answered; ``None`` while all is well."""
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def session(
             with Client(
                 settings, endpoint.broker_url, this, cache=cache, failure=endpoint.failure
             ) as client:
-                yield Session(settings, engine, this, client)
+                yield Session(settings, engine, this, client, endpoint.failure)
             finish_run(engine, this.id, now())
         finally:
             engine.dispose()

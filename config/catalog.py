@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from config.agents import Agent
 from config.auditing import Audit, Certifying
 from config.caching import CacheRules, Seconds
 from config.consensus import Consensus, consensus_fault
@@ -205,6 +206,8 @@ class Catalog(Strict):
     specialities: dict[Name, Speciality] = {}
     """Words by which prompts are given to specialists."""
     presets: dict[Name, Preset] = {}
+    agents: dict[Name, Agent] = {}
+    """Who asks in sessions; the first one does where nobody is named."""
     routing: Routing
     cloud_budget: CloudBudget = CloudBudget()
     cache: CacheRules = CacheRules()
@@ -242,6 +245,22 @@ class Catalog(Strict):
         for name, kind in self.kinds.items():
             if kind.adapter is not None:
                 _known(kind.adapter, known, f"kinds.{name}.adapter")
+        for name, agent in self.agents.items():
+            if agent.adapter is not None:
+                _known(agent.adapter, known, f"agents.{name}.adapter")
+        return self
+
+    @model_validator(mode="after")
+    def _agents_resolve(self) -> Self:
+        for name, agent in self.agents.items():
+            if agent.preset is not None:
+                _known(agent.preset, self.presets, f"agents.{name}.preset")
+            _known(agent.kind, self.kinds, f"agents.{name}.kind")
+            if self.kinds[agent.kind].output not in (None, OutputType.TEXT):
+                raise ValueError(
+                    f"agents.{name}.kind = {agent.kind!r} is not answered in text, and sessions "
+                    "are: choose another"
+                )
         return self
 
     @model_validator(mode="after")

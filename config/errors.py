@@ -70,3 +70,10 @@ class BackendError(UptierError):
 
 class DeadlinePassed(BackendError):
     """The time in which an answer was wanted is over; nothing more is computed for it."""
+
+
+class Cancelled(BackendError):
+    """Nobody wants the answer any more; nothing more is computed for it."""
+
+    def __init__(self) -> None:
+        super().__init__("cancelled: nobody wants its answer any more", retryable=False, ours=True)

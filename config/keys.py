@@ -15,6 +15,7 @@ MOST_BYTES = 64 << 10
 """No file of keys is longer; what is was named by mistake."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+HOLDS = "lines NAME=value"
 
 
 def find_key(
@@ -42,7 +43,7 @@ def read_keys(path: Path) -> dict[str, str]:
         ConfigurationError: as for :func:`find_key`; the message never shows a line of the file.
     """
     keys = {}
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    for number, line in enumerate(read_private(path, "UPTIER_KEYS_FILE", HOLDS).splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -55,45 +56,47 @@ def read_keys(path: Path) -> dict[str, str]:
     return keys
 
 
-def _text(path: Path) -> str:
+def read_private(path: Path, setting: str, holds: str) -> str:
+    """The text of a file of keys that only its owner can read.
+
+    ``setting`` is what named the file, ``holds`` what is to stand in it; both for the message.
+
+    Raises:
+        ConfigurationError: the file is missing, too long, no text, or open to other users.
+    """
+    place = f"{setting} {path}"
     try:
         # Without O_NONBLOCK a named pipe would keep us waiting for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigurationError(
-            f"UPTIER_KEYS_FILE {path} cannot be read ({error.strerror}): correct the path, or run "
+            f"{place} cannot be read ({error.strerror}): correct the path, or run "
             f"`chmod 600 {path}` as its owner"
         ) from None
     try:
         # The open file is looked at, for the name may point to another one a moment later.
-        _check(path, os.fstat(descriptor))
+        _check(path, place, holds, os.fstat(descriptor))
         data = os.read(descriptor, MOST_BYTES + 1)
     finally:
         os.close(descriptor)
     if len(data) > MOST_BYTES:
-        raise ConfigurationError(
-            f"UPTIER_KEYS_FILE {path} has more than {MOST_BYTES} bytes: name a file of keys"
-        )
+        raise ConfigurationError(f"{place} has more than {MOST_BYTES} bytes: name a file of keys")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ConfigurationError(
-            f"UPTIER_KEYS_FILE {path} is not UTF-8 text: write it as lines NAME=value"
-        ) from None
+        raise ConfigurationError(f"{place} is not UTF-8 text: write it as {holds}") from None
 
 
-def _check(path: Path, found: os.stat_result) -> None:
+def _check(path: Path, place: str, holds: str, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise ConfigurationError(
-            f"UPTIER_KEYS_FILE {path} is not a regular file: name a file of lines NAME=value"
-        )
+        raise ConfigurationError(f"{place} is not a regular file: name a file of {holds}")
     if found.st_uid not in (0, os.geteuid()):
         raise ConfigurationError(
-            f"UPTIER_KEYS_FILE {path} belongs to user {found.st_uid}: keep the keys in a file of "
+            f"{place} belongs to user {found.st_uid}: keep the keys in a file of "
             f"your own, with `chmod 600 {path}`"
         )
     if found.st_mode & OTHERS:
         raise ConfigurationError(
-            f"UPTIER_KEYS_FILE {path} has mode {stat.S_IMODE(found.st_mode):03o}, so others may "
+            f"{place} has mode {stat.S_IMODE(found.st_mode):03o}, so others may "
             f"read it: run `chmod 600 {path}`"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,6 +17,12 @@ from config.settings import Settings
 
 QUALITY = "quality"
 INTAKE = "intake"
+INTAKE_TASK = "uptier.intake"
+FETCH = "uptier.fetch"
+"""Tasks for programs that have the broker and nothing else of Uptier; see docs/celery.md."""
+REPLIES = "reply."
+"""How queues begin that may be replied to: no reply ever lands in a queue of work."""
+MOST_NAME_CHARS = 200
 
 VISIBILITY_TIMEOUT_S = 900
 """How long the broker waits for an acknowledgement; leases in the ledger are far shorter."""
@@ -49,6 +55,7 @@ def make_app(settings: Settings, broker_url: str) -> Celery:
         event_exchange=named("events"),
         event_queue_prefix=named("events"),
         settled_exchange=named("settled"),
+        pieces_exchange=named("pieces"),
         key_prefix=settings.key_prefix,
         broker_use_ssl=tls_options(broker_url, settings.broker_ca_file),
         **_reliability(),
@@ -87,6 +94,17 @@ def settled_exchange(app: Celery) -> Exchange:
     """Best-effort notices of settled decisions; a waiting producer hears those of its run."""
     name: str = app.conf["settled_exchange"]
     return Exchange(name, type="fanout", durable=False, delivery_mode="transient")
+
+
+def pieces_exchange(app: Celery) -> Exchange:
+    """Best-effort pieces of texts that are being written; who listens hears those of its run.
+
+    On Redis a fanout is published under its key and kept nowhere. RabbitMQ would send a fanout to
+    everybody, whatever the key.
+    """
+    name: str = app.conf["pieces_exchange"]
+    kind = "direct" if is_amqp(app.conf["broker_url"]) else "fanout"
+    return Exchange(name, type=kind, durable=False, delivery_mode="transient")
 
 
 def _reliability() -> dict[str, Any]:
@@ -193,6 +211,51 @@ def notify(app: Celery, settled: Iterable[tuple[str, str]]) -> None:
                 retry_policy=AGAIN,
                 confirm_timeout=CONFIRM_TIMEOUT_S,
             )
+
+
+def tell(app: Celery, run_id: str, pieces: Sequence[Mapping[str, Any]]) -> None:
+    """Tell producers of a run what has been written of its texts; who is not there misses it.
+
+    Raises:
+        OperationalError: the broker is away, or did not take the message.
+    """
+    exchange = pieces_exchange(app)
+    with _publishing(app) as producer:
+        producer.publish(
+            {"run": run_id, "pieces": list(pieces)},
+            exchange=exchange,
+            routing_key=run_id,
+            declare=[exchange],
+            serializer="json",
+            retry=True,
+            retry_policy=AGAIN,
+            confirm_timeout=CONFIRM_TIMEOUT_S,
+        )
+
+
+def wants_reply(name: object) -> bool:
+    """Whether a message names a queue for replies; Celery itself puts an id there."""
+    return isinstance(name, str) and name.startswith(REPLIES) and len(name) <= MOST_NAME_CHARS
+
+
+def reply(app: Celery, queue: str, correlation_id: str | None, said: dict[str, Any]) -> None:
+    """Send an answer straight to the asker's own queue; if that is gone, so is the answer.
+
+    Raises:
+        OperationalError: the broker is away, or did not take the message.
+    """
+    with _publishing(app) as producer:
+        producer.publish(
+            said,
+            exchange="",
+            routing_key=queue,
+            correlation_id=correlation_id,
+            serializer="json",
+            delivery_mode="transient",
+            retry=True,
+            retry_policy=AGAIN,
+            confirm_timeout=CONFIRM_TIMEOUT_S,
+        )
 
 
 @contextmanager

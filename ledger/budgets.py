@@ -83,6 +83,10 @@ def bounds_of(
     if decision.agent_id:
         scope = f"agent:{claimed.run_id}:{_short(decision.agent_id)}:{day}"
         bounds.append(Bound(scope, _micros(budget.usd_per_agent_day), budget.calls_per_agent_day))
+    payer = decision.preferences.payer
+    if payer is not None:
+        bounds.append(Bound(payer_scope(payer.name), _micros(payer.budget_usd)))
+        bounds.append(Bound(payer_scope(payer.name, now), _micros(payer.per_day_usd)))
     binding = [b for b in bounds if b.micros is not None or b.calls is not None]
     return tuple(sorted(binding, key=lambda b: b.scope))
 
@@ -90,6 +94,11 @@ def bounds_of(
 def run_scope(run_id: str) -> str:
     """The name of a run's budget."""
     return f"run:{run_id}"
+
+
+def payer_scope(name: str, now: int | None = None) -> str:
+    """The name of a payer's budget: all told, or of the day of ``now``."""
+    return f"payer:{name}" if now is None else f"payer:{name}:{_date(now)}"
 
 
 def reserve(connection: Connection, bounds: Sequence[Bound], micros: int) -> Refused | None:
@@ -127,9 +136,12 @@ def release(connection: Connection, scopes: Iterable[str], reserved: int) -> Non
 
 
 def usage(engine: Engine, run_id: str | None, alert_share: float, now: int) -> list[BudgetUse]:
-    """The budgets of today and of a run, those of its agents only past their alert mark."""
+    """The budgets of today, of payers and of a run; its agents' only past their alert mark."""
     today = _date(now)
     scopes: list[ColumnElement[bool]] = [BUDGETS.c.scope.in_((f"audit:{today}", f"day:{today}"))]
+    payers = BUDGETS.c.scope.startswith(payer_scope(""), autoescape=True)
+    dated = BUDGETS.c.scope.like("payer:%:%")
+    scopes.append(payers & (~dated | BUDGETS.c.scope.endswith(f":{today}", autoescape=True)))
     if run_id is not None:
         scopes.append(BUDGETS.c.scope == run_scope(run_id))
         scopes.append(BUDGETS.c.scope.startswith(f"agent:{run_id}:", autoescape=True))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, case, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, case, insert, not_, select, update
 
 from ledger import calls, labels, outbox, providers
 from ledger.beside import ask, ask_beside
@@ -133,6 +133,18 @@ def renew(engine: Engine, token: str, *, now: int, lease_us: int) -> int:
         return connection.execute(statement).rowcount
 
 
+def given_up(engine: Engine, ids: Collection[str], tokens: Collection[str]) -> set[str]:
+    """Those of ``ids`` that are no longer held under any of ``tokens``: cancelled, settled by
+    somebody else, lost to another worker, or through."""
+    held = (DECISIONS.c.state == State.RUNNING.value) & DECISIONS.c.lease_token.in_(tokens)
+    found: set[str] = set()
+    with reading(engine) as connection:
+        for chunk in chunks(list(ids)):
+            query = select(DECISIONS.c.id).where(DECISIONS.c.id.in_(chunk), not_(held))
+            found.update(connection.execute(query).scalars())
+    return found
+
+
 def record(
     engine: Engine,
     token: str,
@@ -196,8 +208,8 @@ def cancel(
 ) -> Followers:
     """Settle what is still open of a run, or of ``ids`` and their critics, as ``cancelled``.
 
-    A worker that is at one of them finishes its call and finds that the answer is not wanted;
-    what the call cost is booked all the same.
+    A worker that is at one of them soon notices (:func:`given_up`): it stops what is its own to
+    stop. A paid call goes on to its end, and what it cost is booked all the same.
     """
     followers = Followers()
     for chunk in [None] if ids is None else chunks(ids):

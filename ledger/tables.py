@@ -125,6 +125,26 @@ class Attempt(SQLModel, table=True):
     created_at: int = Field(sa_type=BigInteger)
 
 
+class BatchLine(SQLModel, table=True):
+    """A line of a batch's file: the decision that it became, or why it became none.
+
+    ``number`` counts from 1, ``url`` is the endpoint that it asks for (empty for a decision in
+    Uptier's own form), ``error`` is OpenAI's error object as JSON.
+    """
+
+    __tablename__ = "batch_line"
+    __table_args__ = (Index("ix_batch_line_custom_id", "run_id", "custom_id"),)
+
+    run_id: str = Field(primary_key=True, foreign_key="run.id", max_length=40)
+    number: int = Field(primary_key=True)
+    custom_id: str = Field(default="", max_length=200)
+    url: str = Field(default="", max_length=64)
+    model: str = Field(default="", max_length=200)
+    """As the line names it."""
+    decision_id: str | None = Field(default=None, foreign_key="decision.id", max_length=32)
+    error: str | None = Field(default=None, sa_type=Text)
+
+
 class Outbox(SQLModel, table=True):
     """A message that has to reach the broker; the row goes once it has."""
 

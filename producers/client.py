@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -14,25 +15,21 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from config.catalog import Catalog
-from config.errors import InputError, StackError
-from config.load import AbsentLane
+from config.errors import StackError
 from config.queues import make_app, send
 from config.settings import Settings
 from ledger import lifecycle, outbox
 from ledger.clock import now
 from ledger.database import open_ledger
-from ledger.lane_history import LaneHistory
 from ledger.patience import patiently
-from ledger.policies import Policies
-from ledger.providers import closed_lanes
+from ledger.planning import Planner
 from ledger.records import Planned
 from ledger.runs import RunInfo
 from producers.classifying import CLASSIFY_S, classify_first
 from producers.notices import Notices
+from producers.streaming import Hearing
+from producers.streaming import Piece as Piece
 from routing.decision import CacheScope, Decision, Settled
-from routing.policy import plan
-from routing.wishes import as_private_as_wished
 
 log = logging.getLogger(__name__)
 
@@ -58,13 +55,13 @@ class Client:
         self._settings = settings
         self._catalog = settings.catalog
         self._run = run
-        self._cache = cache
         self._failure = failure
         self._engine: Engine = open_ledger(settings)
-        self._history = LaneHistory(self._engine, self._catalog, now)
-        self._policies = Policies(self._engine, now)
+        self._planner = Planner(settings, self._engine, cache=cache)
         self._app: Celery = make_app(settings, broker_url)
         self._notices = Notices(self._app, run.id)
+        self._hearing: Hearing | None = None
+        self._opening = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -82,8 +79,10 @@ class Client:
         """The run that decisions are asked for."""
         return self._run
 
-    def submit(self, decisions: Sequence[Decision]) -> list[str]:
+    def submit(self, decisions: Sequence[Decision], *, run: RunInfo | None = None) -> list[str]:
         """Plan and write decisions, announce them, and return their ids in the given order.
+
+        They belong to the client's run, or to the one given, whose notices it does not hear.
 
         A decision whose key the run knows is not written again. A broker that is away does not
         matter: the messages stay in the outbox until the steward can send them.
@@ -91,21 +90,18 @@ class Client:
         if not decisions:
             return []
         decisions = self._classified(decisions)
-        closed = patiently(closed_lanes, self._engine, self._catalog, now())
-        narrowed = narrow(self._catalog, closed)
-        planned = [self._plan(decision, narrowed, closed) for decision in decisions]
-        return self._write(planned)
+        return self._write(self._planner.plan(decisions), run or self._run)
 
     def _classified(self, decisions: Sequence[Decision]) -> list[Decision]:
         """The decisions, after the small model has had a look at those that want it."""
         return classify_first(decisions, self._catalog, self._settings.absent_lanes, self._look_at)
 
     def _look_at(self, questions: Sequence[Planned]) -> list[Settled]:
-        found = self._write(questions)
+        found = self._write(questions, self._run)
         return self.wait(found, timeout_s=CLASSIFY_S)
 
-    def _write(self, planned: Sequence[Planned]) -> list[str]:
-        submission = patiently(lambda: lifecycle.submit(self._engine, self._run.id, planned, now()))
+    def _write(self, planned: Sequence[Planned], run: RunInfo) -> list[str]:
+        submission = patiently(lambda: lifecycle.submit(self._engine, run.id, planned, now()))
         try:
             outbox.publish(self._engine, submission.messages, lambda m: send(self._app, m))
         except (OperationalError, OSError) as error:
@@ -178,11 +174,96 @@ class Client:
         ids = self.submit(decisions)
         return self.wait(ids, timeout_s=timeout_s, on_settled=on_settled)
 
+    def stream(
+        self, decision: Decision, *, timeout_s: float | None = None
+    ) -> Iterator[Piece | Settled]:
+        """Submit a decision, and hear its text as it is written; the settlement comes last.
+
+        Pieces are best effort. Those of one lane and attempt, joined, are the beginning of what it
+        wrote; with a piece of another lane or attempt all earlier ones are void. What was lost on
+        the way, answers from the cache, choices and JSON come with the settlement alone, whose
+        answer is the one that counts. The decision is cancelled where the iterator is closed, or
+        interrupted, before its end.
+
+        Raises:
+            TimeoutError: it is still open after ``timeout_s``; nothing is lost by it.
+            StackError: the workers died for good.
+        """
+        hearing = self.hearing()
+        preferences = decision.preferences.model_copy(update={"stream": True})
+        [found] = self.submit([decision.model_copy(update={"preferences": preferences})])
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            yield from self._listen(found, hearing, deadline)
+        except (GeneratorExit, KeyboardInterrupt):
+            self.cancel([found])
+            raise
+        finally:
+            hearing.forget(found)
+
+    def _listen(
+        self, decision_id: str, hearing: Hearing, deadline: float | None
+    ) -> Iterator[Piece | Settled]:
+        ids, next_poll = {decision_id}, time.monotonic()
+        while True:
+            yield from hearing.take(decision_id)
+            due = time.monotonic() >= next_poll
+            if due or self._notices.take(ids):
+                settled = patiently(lifecycle.find_settled, self._engine, ids)
+                if settled:
+                    self._notices.forget(ids)
+                    yield from hearing.take(decision_id)
+                    yield settled[0]
+                    return
+                self._give_up(deadline, 1)
+                next_poll = time.monotonic() + POLL_S
+            self._await_news(decision_id, hearing, max(0.0, next_poll - time.monotonic()))
+
+    def _await_news(self, decision_id: str, hearing: Hearing, timeout_s: float) -> None:
+        with self._notices.news:
+            self._notices.news.wait_for(
+                lambda: self._notices.has(decision_id) or hearing.has(decision_id), timeout_s
+            )
+
+    def hearing(self) -> Hearing:
+        """What is heard of texts as they are written.
+
+        Pieces are listened to from the first stream on: most producers want none."""
+        with self._opening:
+            if self._hearing is None:
+                self._hearing = Hearing(self._app, self._run.id, self._notices.news)
+            return self._hearing
+
     def cancel(self, ids: Sequence[str] | None = None) -> int:
         """Settle what is still open of ``ids``, or of the whole run, as cancelled; how many."""
         run_id = None if ids is not None else self._run.id
         followers = patiently(lifecycle.cancel, self._engine, now(), run_id=run_id, ids=ids)
         return len(followers.settled)
+
+    def look(self, ids: Collection[str]) -> list[Settled]:
+        """Those of ``ids`` that are settled by now."""
+        return patiently(lifecycle.find_settled, self._engine, ids)
+
+    @property
+    def engine(self) -> Engine:
+        """The ledger."""
+        return self._engine
+
+    @property
+    def notices(self) -> Notices:
+        """What is heard of the run's settlements."""
+        return self._notices
+
+    def failure(self) -> str | None:
+        """Why nothing more will be answered; ``None`` while all is well."""
+        return self._failure()
+
+    def classify(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """The decisions with what the small model says of them, where they want to be classified.
+
+        :meth:`submit` does it by itself; this is for who goes on to change them.
+        """
+        return self._classified(decisions)
 
     async def submit_async(self, decisions: Sequence[Decision]) -> list[str]:
         """:meth:`submit` without blocking the event loop."""
@@ -203,25 +284,10 @@ class Client:
     def close(self) -> None:
         """End the connections."""
         self._notices.close()
+        if self._hearing is not None:
+            self._hearing.close()
         self._app.close()
         self._engine.dispose()
-
-    def _plan(
-        self, decision: Decision, narrowed: Catalog, closed: Mapping[str, AbsentLane]
-    ) -> Planned:
-        if self._cache is not None and decision.preferences.cache is CacheScope.SHARED:
-            preferences = decision.preferences.model_copy(update={"cache": self._cache})
-            decision = decision.model_copy(update={"preferences": preferences})
-        catalog, absent = self._catalog, self._settings.absent_lanes
-        learned, live = self._history.learned(), self._policies.find()
-        decision = as_private_as_wished(decision, catalog)
-        if narrowed is not catalog:
-            try:
-                without = (*absent, *closed.values())
-                return Planned(decision, plan(decision, narrowed, without, learned, live))
-            except InputError:
-                pass  # nothing else may answer it; it waits for the provider
-        return Planned(decision, plan(decision, catalog, absent, learned, live))
 
     def _give_up(self, deadline: float | None, count: int) -> None:
         if deadline is not None and time.monotonic() > deadline:
@@ -229,11 +295,3 @@ class Client:
         failure = self._failure()
         if failure is not None:
             raise StackError(failure)
-
-
-def narrow(catalog: Catalog, closed: Mapping[str, AbsentLane]) -> Catalog:
-    """The catalog without closed lanes, or as it is where nothing would be left."""
-    if not closed or len(closed) >= len(catalog.lanes):
-        return catalog
-    lanes = {name: lane for name, lane in catalog.lanes.items() if name not in closed}
-    return catalog.model_copy(update={"lanes": lanes})

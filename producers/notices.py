@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from celery import Celery
-from kombu import Consumer, Queue
-from kombu.exceptions import OperationalError
 
 from config.queues import settled_exchange
-from ledger.outbox import new_id
+from producers.listening import Listener
 
-log = logging.getLogger(__name__)
-
-DRAIN_S = 0.5
 REMEMBERED = 100_000
 """Announced ids kept for waiters that have not asked for them yet."""
 
@@ -25,67 +19,50 @@ class Notices:
     """Listens on a thread of its own until closed."""
 
     def __init__(self, app: Celery, run_id: str) -> None:
-        self._app = app
-        self._run_id = run_id
         self._announced: set[str] = set()
-        self._news = threading.Condition()
-        self._closing = threading.Event()
-        self._listening = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
-        self._thread.start()
+        self._first: Callable[[Sequence[str]], Iterable[str]] = lambda ids: ids
+        self.news = threading.Condition()
+        """Notified of every announcement; who waits for something beside may share it."""
+        self._listener = Listener(app, settled_exchange(app), run_id, self._hear)
         # A notice before the subscription would be missed; a poll makes up for a slow start.
-        self._listening.wait(timeout=2)
+        self._listener.ready(timeout_s=2)
 
     def wait(self, ids: set[str], timeout_s: float) -> set[str]:
         """Those of ``ids`` that were announced, as soon as there is one, or none in time."""
-        with self._news:
-            self._news.wait_for(lambda: not self._announced.isdisjoint(ids), timeout_s)
+        with self.news:
+            self.news.wait_for(lambda: not self._announced.isdisjoint(ids), timeout_s)
+            return self.take(ids)
+
+    def take(self, ids: set[str]) -> set[str]:
+        """Those of ``ids`` that were announced by now."""
+        with self.news:
             found = self._announced & ids
             self._announced -= found
             return found
 
+    def pass_by(self, first: Callable[[Sequence[str]], Iterable[str]]) -> None:
+        """From now on announced ids go by ``first``, on the listening thread; what it gives back
+        is kept for :meth:`wait`."""
+        self._first = first
+
+    def has(self, decision_id: str) -> bool:
+        """Whether a decision was announced."""
+        with self.news:
+            return decision_id in self._announced
+
     def forget(self, ids: Iterable[str]) -> None:
         """Drop what was announced of ``ids``: their waiter has found them by itself."""
-        with self._news:
+        with self.news:
             self._announced.difference_update(ids)
 
     def close(self) -> None:
         """Stop listening."""
-        self._closing.set()
-        self._thread.join(timeout=2 * DRAIN_S)
+        self._listener.close()
 
-    def _listen(self) -> None:
-        while not self._closing.is_set():
-            try:
-                self._drain()
-            except (OperationalError, OSError) as error:
-                log.info("no notices for now: %s", error)
-                self._closing.wait(1.0)
-
-    def _drain(self) -> None:
-        exchange = settled_exchange(self._app)
-        name = f"{exchange.name}.{new_id()}"
-        # On Redis the key narrows the subscription to the run; AMQP fanouts ignore it.
-        queue = Queue(name, exchange, self._run_id, durable=False, auto_delete=True, exclusive=True)
-        with self._app.connection_for_read() as connection:
-            errors = (*connection.connection_errors, *connection.channel_errors)
-            try:
-                with Consumer(connection, [queue], callbacks=[self._hear], no_ack=True,
-                              accept=["json"]):  # fmt: skip
-                    self._listening.set()
-                    while not self._closing.is_set():
-                        try:
-                            connection.drain_events(timeout=DRAIN_S)
-                        except TimeoutError:
-                            continue
-            except errors as error:
-                raise OperationalError(str(error)) from error
-
-    def _hear(self, body: Any, _message: Any) -> None:
-        if body.get("run") != self._run_id:
-            return
-        with self._news:
+    def _hear(self, body: Any) -> None:
+        left = self._first(body["ids"])
+        with self.news:
             if len(self._announced) > REMEMBERED:
                 self._announced.clear()
-            self._announced.update(body["ids"])
-            self._news.notify_all()
+            self._announced.update(left)
+            self.news.notify_all()

@@ -69,9 +69,10 @@ def member_key(asked: Decision, hop: int, member: str) -> str:
 def member_question(asked: Decision, hop: int, member: str) -> Decision:
     """The question that ``asked`` puts to a member: the same, as private, and never cached.
 
-    ``max_cost_usd`` stays: all calls for one decision share it.
+    ``max_cost_usd`` and the payer stay: all calls for one decision share them.
     """
-    preferences = asked.preferences.model_copy(update={"cache": CacheScope.OFF, "force_tier": None})
+    own = {"cache": CacheScope.OFF, "force_tier": None, "force_lane": None, "stream": False}
+    preferences = asked.preferences.model_copy(update=own)
     return asked.model_copy(
         update={
             "key": member_key(asked, hop, member),

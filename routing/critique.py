@@ -21,7 +21,7 @@ SYSTEM = (
 def critic_question(asked: Decision, answer: str, key: str) -> Decision:
     """A decision that asks whether ``answer`` fits what was ``asked``; as private as that was.
 
-    It draws on the same ``max_cost_usd``, where its lane is paid.
+    It draws on the same ``max_cost_usd`` and the same payer, where its lane is paid.
     """
     wishes = asked.preferences
     quote = asked.prompt[-LONGEST_QUOTE:]
@@ -35,7 +35,10 @@ def critic_question(asked: Decision, answer: str, key: str) -> Decision:
         agent_id=asked.agent_id,
         day=asked.day,
         preferences=Preferences(
-            privacy=wishes.privacy, cache=wishes.cache, max_cost_usd=wishes.max_cost_usd
+            privacy=wishes.privacy,
+            cache=wishes.cache,
+            max_cost_usd=wishes.max_cost_usd,
+            payer=wishes.payer,
         ),
         seed=asked.seed,
     )

@@ -21,6 +21,8 @@ MAX_LABEL_CHARS = 500
 MAX_SCHEMA_CHARS = 100_000
 
 AdapterName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
+TopP = Annotated[float, Field(gt=0, le=1)]
 
 
 class Value(BaseModel):
@@ -108,10 +110,16 @@ class ChoiceOutput(Value):
 
 
 class TextOutput(Value):
-    """Text of at most ``max_tokens`` tokens, ended by any of ``stops``."""
+    """Text of at most ``max_tokens`` tokens, ended by any of ``stops``.
+
+    ``temperature`` and ``top_p`` are how it is drawn, on lanes whose models leave that to the
+    asker; what is absent is the lane's own.
+    """
 
     type: Literal[OutputType.TEXT] = OutputType.TEXT
     max_tokens: int | None = Field(default=None, ge=1)
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     stops: tuple[Annotated[Stop, Field(max_length=200)], ...] | None = Field(
         default=None, max_length=16
     )
@@ -124,6 +132,8 @@ class JsonOutput(Value):
     type: Literal[OutputType.JSON] = OutputType.JSON
     json_schema: dict[str, Any]
     max_tokens: int | None = Field(default=None, ge=1)
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
 
     @model_validator(mode="after")
     def _schema_is_bounded(self) -> Self:
@@ -156,6 +166,16 @@ class Signals(Value):
     """Of question and answer together, to compare lanes by; absent: reckoned."""
 
 
+class Payer(Value):
+    """Whose money paid calls take, and how much of it they may take; absent bounds do not bind."""
+
+    name: Name
+    budget_usd: Dollars | None = None
+    """All told, over all runs of a ledger."""
+    per_day_usd: Dollars | None = None
+    """Of the calendar (UTC)."""
+
+
 class Preferences(Value):
     """What the asker wants of the routing."""
 
@@ -163,8 +183,12 @@ class Preferences(Value):
     prefer_local: bool = True
     quality_critical: bool = False
     force_tier: str | None = None
+    force_lane: str | None = None
+    """The lane to start on; its tier is forced with it."""
     max_cost_usd: Dollars | None = None
     """What all paid calls for this decision together may cost."""
+    payer: Payer | None = None
+    """Who pays beside the run; set by whoever knows the asker, as the gateway does by its key."""
     cache: CacheScope = CacheScope.SHARED
     own_sample: bool = False
     """Whether the answer must be drawn for this decision alone: neither an earlier answer nor
@@ -184,6 +208,8 @@ class Preferences(Value):
     """Lanes expected to take longer are left out."""
     classify: bool | None = None
     """Whether the small model looks at it before it is planned; absent: as the profile says."""
+    stream: bool = False
+    """Whether the asker wants to hear a text as it is written; no answer hangs on it."""
 
 
 class Decision(Value):

@@ -38,8 +38,9 @@ def plan(
     that were not worth their cost by what was ``learned``.
 
     Raises:
-        InputError: a forced tier, specialist or preset is unknown, no lane of the plan has the
-            wanted adapter, a JSON schema is none, or no lane is left.
+        InputError: a forced tier, lane, specialist or preset is unknown, a forced lane may not
+            see the decision, no lane of the plan has the wanted adapter, a JSON schema is none,
+            or no lane is left.
         ConfigurationError: a rule names something that decisions do not have.
     """
     if isinstance(decision.output, JsonOutput):
@@ -48,6 +49,8 @@ def plan(
     klass, specialist = complexity(decision, catalog), specialist_of(decision, catalog)
     ladder, notes = _allowed(decision, wishes, specialist, catalog)
     start, ladder = _start(decision, wishes, klass, specialist, ladder, catalog)
+    if decision.preferences.force_lane is not None:
+        ladder = _lane_first(decision.preferences.force_lane, start, ladder, wishes, digest)
     if start.note is not None:
         notes.insert(0, start.note)
     if decision.preferences.weights is not None and wishes.strategy is not Strategy.HYBRID:
@@ -140,6 +143,19 @@ def _start(
     if not start.binding:
         start = Start(choice.tier, choice.reason, start.note)
     return start, choice.ladder
+
+
+def _lane_first(lane: str, start: Start, ladder: Ladder, wishes: Wishes, digest: Digest) -> Ladder:
+    """The lanes with the forced one before the others of its tier, unless a rule overruled it."""
+    tier = digest.lanes[lane].tier
+    if tier != start.tier:
+        return ladder
+    if not digest.may_see(lane, wishes.privacy):
+        raise InputError(
+            f"privacy {wishes.privacy.value!r} keeps this decision on the machine, which lane "
+            f"{lane!r} is not: force a local lane, or lower preferences.privacy"
+        )
+    return {**ladder, tier: (lane, *(other for other in ladder[tier] if other != lane))}
 
 
 def _by_experience(

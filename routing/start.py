@@ -35,14 +35,14 @@ def starting_tier(
     specialist: Specialist,
     ladder: Ladder,
 ) -> Start:
-    """The first that has a say: a rule, the forced tier, the forced specialist, an override,
-    the kind.
+    """The first that has a say: a rule, the forced lane or tier, the forced specialist, an
+    override, the kind.
 
     Raises:
-        InputError: the forced tier is unknown.
+        InputError: the forced tier or lane is unknown, or they do not go together.
         ConfigurationError: a rule names something that decisions do not have.
     """
-    forced = _forced_tier(decision, catalog)
+    forced, wanted = _forced_tier(decision, catalog)
     critic_tier = catalog.routing.critic_tier
     if decision.kind == CRITIC_KIND:
         return Start(critic_tier, f"critiques are answered on {critic_tier}")
@@ -52,24 +52,38 @@ def starting_tier(
     rule = _first_match(digest.rules, decision, klass)
     if rule is not None:
         overruled = forced is not None and forced != rule.tier
-        note = f"force_tier {forced} is overruled: {rule.reason}" if overruled else None
+        note = f"{wanted} is overruled: {rule.reason}" if overruled else None
         return Start(rule.tier, f"{rule.reason}, so it goes to {rule.tier}", note)
     if forced is not None:
-        return Start(forced, f"the asker wants {forced}")
+        lane = decision.preferences.force_lane
+        return Start(forced, f"the asker wants {forced if lane is None else f'lane {lane}'}")
     usual = _by_table(decision, catalog, digest, klass)
     if specialist.forced:
         return _at_the_specialist(usual, specialist, ladder, digest)
     return usual
 
 
-def _forced_tier(decision: Decision, catalog: Catalog) -> str | None:
-    forced = decision.preferences.force_tier
+def _forced_tier(decision: Decision, catalog: Catalog) -> tuple[str | None, str]:
+    """The tier that the asker forces, by its name or by a lane of it, and the wish in words."""
+    forced, lane = decision.preferences.force_tier, decision.preferences.force_lane
     if forced is not None and forced not in catalog.tiers:
         raise InputError(
             f"force_tier {forced!r} is not a tier of profile {catalog.profile!r}: choose one of "
             f"{', '.join(catalog.tiers)}"
         )
-    return forced
+    if lane is None:
+        return forced, f"force_tier {forced}"
+    if lane not in catalog.lanes:
+        raise InputError(
+            f"force_lane {lane!r} is not a lane that profile {catalog.profile!r} can use here: "
+            f"choose one of {', '.join(catalog.lanes)}"
+        )
+    tier = catalog.lanes[lane].tier
+    if forced not in (None, tier):
+        raise InputError(
+            f"force_lane {lane!r} is on tier {tier}, and force_tier is {forced!r}: drop one of them"
+        )
+    return tier, f"force_lane {lane}"
 
 
 def _by_table(decision: Decision, catalog: Catalog, digest: Digest, klass: Complexity) -> Start:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Sequence
 from sqlalchemy import Engine
 
 from config.catalog import Catalog
-from config.errors import DeadlinePassed
+from config.errors import Cancelled, DeadlinePassed
 from config.settings import Settings
 from ledger import lifecycle
 from ledger.calibrations import Calibrations
@@ -23,11 +23,12 @@ from routing.decision import Status
 from workers.backends.base import Backend, figures_of
 from workers.caching import Memory
 from workers.guard import Guard
-from workers.leases import LeaseKeeper
+from workers.leases import LeaseKeeper, Watched
 from workers.paying import Payer
 from workers.publishing import Publisher
 from workers.questions import Questions
 from workers.solitude import Solitude
+from workers.telling import Teller
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Answerer:
         publisher: Publisher,
         clock: Clock,
         fingerprint_of: Callable[[str], str | None] | None = None,
+        teller: Teller | None = None,
     ) -> None:
         self._settings = settings
         self._catalog: Catalog = settings.catalog
@@ -56,6 +58,7 @@ class Answerer:
         self._publisher = publisher
         self._clock = clock
         self._solitude = Solitude()
+        self._teller = teller
         self._leases = LeaseKeeper(engine, clock, settings.lease_s)
         self._memory = Memory(
             self._catalog, engine=engine, clock=clock, fingerprint_of=fingerprint_of
@@ -63,7 +66,7 @@ class Answerer:
         calibrations = Calibrations(engine, self._catalog.lanes[lane].model, fingerprint, clock)
         self._questions = Questions(
             self._catalog, lane, backend=backend, fingerprint=fingerprint, clock=clock,
-            calibrations=calibrations, closed=self._closed_lanes,
+            calibrations=calibrations, closed=self._closed_lanes, teller=teller,
         )  # fmt: skip
         self._guard = Guard(self._catalog, lane, self._questions)
         self._payer = None
@@ -95,19 +98,19 @@ class Answerer:
                     lease_us=lease_us,
                 )
             )  # fmt: skip
-            with self._leases.keeping(token):
-                self._answer(token, claimed)
+            with self._leases.keeping(token, [c.id for c in claimed]) as watched:
+                self._answer(token, claimed, watched)
 
-    def _answer(self, token: str, claimed: list[Claimed]) -> None:
+    def _answer(self, token: str, claimed: list[Claimed], watched: Watched) -> None:
         if self._payer is not None:
             claimed = self._payer.resume(token, claimed)
         claimed = self._turn_away(token, claimed)
         claimed = self._bury_poison(token, claimed)
         claimed = self._serve_cached(token, claimed)
         if claimed and self._payer is not None:
-            self._payer.call(token, claimed)
+            self._payer.call(token, claimed, watched)
         elif claimed:
-            self._call(token, claimed)
+            self._call(token, claimed, watched)
 
     def figures(self) -> dict[str, float]:
         """What the backend did since it was opened, by name; empty if it does not count."""
@@ -119,6 +122,8 @@ class Answerer:
             self._payer.close()
         self._leases.close()
         self._backend.close()
+        if self._teller is not None:
+            self._teller.close()
 
     def _turn_away(self, token: str, claimed: list[Claimed]) -> list[Claimed]:
         refusals = self._guard.refusals(claimed)
@@ -154,15 +159,17 @@ class Answerer:
         served = {hit.id for hit in hits}
         return [c for c in claimed if c.id not in served]
 
-    def _call(self, token: str, claimed: list[Claimed]) -> None:
+    def _call(self, token: str, claimed: list[Claimed], watched: Watched) -> None:
         waiting = {c.id: c for c in claimed}
         begun = self._clock()
         done: list[Tried] = []
         last = time.monotonic()
         for completion in self._questions.completions(
-            [self._questions.request(c) for c in claimed]
+            [self._questions.request(c, watched[c.id]) for c in claimed]
         ):
             one = waiting.pop(completion.id)
+            if isinstance(completion.error, Cancelled):
+                continue  # it is settled, or another worker's; there is nothing to record
             if isinstance(completion.error, DeadlinePassed):
                 self._expire(token, one.id)
                 continue

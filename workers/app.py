@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from config.broker import check_broker
 from config.errors import ConfigurationError
-from config.queues import QUALITY, make_app
+from config.queues import INTAKE, QUALITY, make_app
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import open_ledger
@@ -66,7 +66,7 @@ def _options(settings: Settings, lane: str) -> dict[str, Any]:
     name = os.environ.get("UPTIER_WORKER_NAME", lane)
     return {
         "hostname": f"{name}@{socket.gethostname()}",
-        "queues": [lane],
+        "queues": [lane, INTAKE] if quality else [lane],
         "consumer_cls": LaneConsumer,
         "pool": "prefork" if quality else "threads",
         "concurrency": 1 if quality else settings.catalog.lanes[lane].slots,

@@ -22,6 +22,8 @@ from routing.policy import next_hop
 from routing.retries import LONGEST_WISH_S
 from routing.wishes import privacy_of
 from workers.backends.base import Completion, Request
+from workers.cancellation import CancellationToken
+from workers.leases import Watched
 from workers.publishing import Publisher
 from workers.questions import Questions
 
@@ -70,9 +72,9 @@ class Payer:
         self._publisher.publish(followers)
         return going_on
 
-    def call(self, token: str, claimed: Sequence[Claimed]) -> None:
+    def call(self, token: str, claimed: Sequence[Claimed], watched: Watched) -> None:
         """Ask all, each by itself; returns when every one is booked, put off or turned away."""
-        waiting = [self._pool.submit(self._call, token, one) for one in claimed]
+        waiting = [self._pool.submit(self._call, token, one, watched[one.id]) for one in claimed]
         faults = [error for error in (w.exception() for w in waiting) if error is not None]
         if faults:
             raise faults[0]
@@ -81,8 +83,10 @@ class Payer:
         """Let no further call begin."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _call(self, token: str, claimed: Claimed) -> None:
-        request = self._questions.request(claimed)
+    def _call(self, token: str, claimed: Claimed, cancellation: CancellationToken) -> None:
+        if cancellation.is_set():
+            return  # before anything is reserved for it
+        request = self._questions.request(claimed, cancellation)
         intended = self._intended(claimed, request)
         begun = patiently(lambda: begin(self._engine, token, intended, self._clock()))
         if begun.attempt_id is None:

@@ -15,11 +15,20 @@ from ledger.clock import SECOND, Clock
 from ledger.records import Claimed, Tried, plan_of
 from routing.adapters import adapter_of
 from routing.consensus import PANEL_KEY
-from routing.decision import ChoiceOutput, Decision, Plan
+from routing.decision import ChoiceOutput, Decision, Plan, TextOutput
 from routing.policy import lower_plan, next_hop
 from routing.retries import after_failure
 from routing.wishes import privacy_of
 from workers.backends.base import Backend, Completion, Request, log_bug
+from workers.cancellation import CancellationToken
+from workers.telling import Draft, Teller
+
+BYTES_PER_TOKEN = 3
+"""Fewer than English has, so that what is reckoned to be left is there."""
+MARKUP_TOKENS = 64
+"""What the chat markup around a prompt takes at most."""
+LEAST_TOKENS = 16
+"""Tokens of an answer below which it is not worth to be asked for."""
 
 
 class Questions:
@@ -35,6 +44,7 @@ class Questions:
         clock: Clock,
         calibrations: Calibrations | None = None,
         closed: Callable[[], Container[str]] = frozenset,
+        teller: Teller | None = None,
     ) -> None:
         self._catalog = catalog
         self._lane = lane
@@ -42,11 +52,13 @@ class Questions:
         self._clock = clock
         self._calibrations = calibrations
         self._closed = closed
+        self._teller = teller
         self.fingerprint = fingerprint
         self.model = catalog.lanes[lane].model
+        self._context = catalog.models[self.model].context
 
-    def request(self, claimed: Claimed) -> Request:
-        """The call that answers a decision."""
+    def request(self, claimed: Claimed, cancellation: CancellationToken | None = None) -> Request:
+        """The call that answers a decision; ``cancellation`` is set if it is to be given up."""
         decision = claimed.decision
         return Request(
             id=claimed.id,
@@ -54,12 +66,22 @@ class Questions:
             system=decision.system,
             prompt=decision.prompt,
             output=decision.output,
-            sampling=self._sampling(decision),
+            sampling=self.sampling(decision),
             seed=draw_seed(decision, self._lane, claimed.tries),
             adapter=adapter_of(decision, self._catalog, self._lane),
             own_sample=decision.preferences.own_sample,
             deadline=self._deadline(claimed),
+            on_text=self._draft(claimed),
+            cancellation=cancellation,
         )
+
+    def _draft(self, claimed: Claimed) -> Draft | None:
+        """What hears its text as it is written, where its asker wants to and the backend can."""
+        decision = claimed.decision
+        wanted = decision.preferences.stream and isinstance(decision.output, TextOutput)
+        if self._teller is None or not wanted or not self._backend.capabilities.streaming:
+            return None
+        return self._teller.draft(claimed, self._lane)
 
     def most_micros(self, request: Request) -> int:
         """The most that a call can cost."""
@@ -68,9 +90,12 @@ class Questions:
     def completions(self, requests: Sequence[Request]) -> Iterable[Completion]:
         """A completion for every request, whatever the backend does."""
         missing = {r.id for r in requests}
+        drafts = {r.id: r.on_text for r in requests if isinstance(r.on_text, Draft)}
         try:
             for completion in self._backend.answer(requests):
                 missing.discard(completion.id)
+                if completion.id in drafts:
+                    drafts[completion.id].end()
                 yield completion
         except Exception as error:  # a fault of ours must not hold decisions until leases end
             known = isinstance(error, BackendError)
@@ -162,17 +187,31 @@ class Questions:
             return None
         return time.monotonic() + (claimed.deadline_at - self._clock()) / SECOND
 
-    def _sampling(self, decision: Decision) -> Sampling:
-        sampling = self._catalog.sampling(self._lane)
-        if isinstance(decision.output, ChoiceOutput):
+    def sampling(self, decision: Decision) -> Sampling:
+        """How an answer is drawn: the lane's way, with what the decision wants otherwise.
+
+        A bound of tokens is the most that an answer may have, not what it needs: where prompt and
+        bound would not fit the model together, the bound is what is left.
+        """
+        sampling, output = self._catalog.sampling(self._lane), decision.output
+        if isinstance(output, ChoiceOutput):
             return sampling
-        changes: dict[str, object] = {}
-        if decision.output.max_tokens is not None:
-            changes["max_tokens"] = decision.output.max_tokens
-        stops = getattr(decision.output, "stops", None)
-        if stops is not None:
-            changes["stops"] = stops
+        wishes = {
+            "max_tokens": self._bound(decision, output.max_tokens),
+            "stops": getattr(output, "stops", None),
+            "temperature": output.temperature,
+            "top_p": output.top_p,
+        }
+        changes = {name: wish for name, wish in wishes.items() if wish is not None}
         return sampling.model_copy(update=changes) if changes else sampling
+
+    def _bound(self, decision: Decision, asked: int | None) -> int | None:
+        if asked is None:
+            return None
+        letters = len(decision.system.encode()) + len(decision.prompt.encode())
+        left = self._context - letters // BYTES_PER_TOKEN - MARKUP_TOKENS
+        # A prompt that leaves no room is the backend's to refuse, which counts its tokens.
+        return min(asked, left) if left >= LEAST_TOKENS else asked
 
     def _calibrated(
         self, decision: Decision, completion: Completion

@@ -1,25 +1,37 @@
-"""The Celery tasks: ``uptier.decide`` and ``uptier.check``. Messages carry ids, never prompts."""
+"""The Celery tasks: ``uptier.decide`` and ``uptier.check``, whose messages carry ids and never
+prompts; ``uptier.intake`` and ``uptier.fetch`` for programs without Uptier."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from celery import Celery
+from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from config.catalog import IN_PROCESS
-from config.errors import UptierError
+from config.errors import InputError, UptierError
+from config.queues import FETCH, INTAKE_TASK, reply, tell, wants_reply
 from config.settings import Settings
 from ledger.clock import now
 from ledger.database import open_ledger
 from ledger.outbox import CHECK, DECIDE, MAX_IDS
+from ledger.patience import passes
 from workers.answering import Answerer
 from workers.backends.factory import open_backend
 from workers.checking import Checker
+from workers.intake import Intake
 from workers.label_paths import SCORING
 from workers.models import model_fingerprint
 from workers.publishing import Publisher
+from workers.telling import Teller
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +50,7 @@ class Office:
         self._answerer: Answerer | None = None
         self._checker: Checker | None = None
         self._fingerprints: dict[str, str | None] = {}
+        self._intake: Intake | None = None
 
     def engine(self) -> Engine:
         """This process's own connections to the ledger."""
@@ -45,7 +58,8 @@ class Office:
             if self._engine is not None:
                 # The parent's connections are not ours to close.
                 self._engine.dispose(close=False)
-            self._engine, self._checker = open_ledger(self._settings), None
+            self._engine = open_ledger(self._settings)
+            self._checker = self._intake = None
             self._pid = os.getpid()
         return self._engine
 
@@ -67,6 +81,7 @@ class Office:
                 publisher=self.publisher(),
                 clock=now,
                 fingerprint_of=self._fingerprint_of,
+                teller=Teller(partial(tell, self._app)),
             )
         return self._answerer
 
@@ -89,6 +104,15 @@ class Office:
                 fingerprint_of=self._fingerprint_of,
             )  # fmt: skip
         return self._checker
+
+    def intake(self) -> Intake:
+        """Who takes raw decisions."""
+        engine = self.engine()
+        if self._intake is None:
+            self._intake = Intake(
+                self._settings, engine=engine, publisher=self.publisher(), clock=now
+            )
+        return self._intake
 
     def close(self) -> None:
         """Give back what was opened."""
@@ -124,6 +148,52 @@ def register(app: Celery, office: Office) -> None:
     def check(ids: list[str]) -> None:
         if _is_sound(ids):
             office.checker().check(ids)
+
+    @app.task(name=INTAKE_TASK, bind=True)
+    def intake(task: Any, *args: Any, **kwargs: Any) -> None:
+        serve_raw(app, task, office.intake().take, args, kwargs)
+
+    @app.task(name=FETCH, bind=True)
+    def fetch(task: Any, *args: Any, **kwargs: Any) -> None:
+        serve_raw(app, task, office.intake().fetch, args, kwargs)
+
+
+def serve_raw(
+    app: Celery,
+    task: Any,
+    work: Callable[..., dict[str, Any]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """Do what a raw message asks, and reply where a reply is wanted.
+
+    What is malformed is told in one line and dropped. Only a ledger that is away sends a message
+    back to its queue: nothing was written, and it keeps nowhere else.
+    """
+    try:
+        said = work(**_bound(work, args, kwargs))
+    except InputError as fault:
+        log.warning("%s dropped: %s", task.name, fault)
+        said = {"error": str(fault)}
+    except DBAPIError as error:
+        if not passes(error):
+            raise
+        log.warning("%s: the ledger is away, the message goes back: %s", task.name, error.orig)
+        raise Reject(str(error.orig), requeue=True) from None
+    if wants_reply(task.request.reply_to):
+        try:
+            reply(app, task.request.reply_to, task.request.correlation_id, said)
+        except (OperationalError, OSError) as error:
+            log.warning("%s: its reply is lost, the broker is away: %s", task.name, error)
+
+
+def _bound(
+    work: Callable[..., dict[str, Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    try:
+        return inspect.signature(work).bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise InputError(f"arguments: {error}") from None
 
 
 def _is_sound(ids: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -67,6 +67,14 @@ class Wording(Protocol):
         """The body that gives an answer."""
         ...
 
+    def streamed(self, body: Body, answer: Answer) -> list[str]:
+        """The same answer as a stream, chunk by chunk."""
+        ...
+
+    def broken(self, said: str) -> str:
+        """The chunk with which a stream ends that failed."""
+        ...
+
     def refused(self, status: int, kind: str, said: str) -> Body:
         """The body of an error."""
         ...
@@ -105,6 +113,28 @@ class OpenAI:
         }
         head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "standin"}
         return {**head, "choices": [choice], "usage": usage}
+
+    def streamed(self, body: Body, answer: Answer) -> list[str]:
+        whole = self.answered(body, answer)
+        [choice] = whole["choices"]
+        head = {k: v for k, v in whole.items() if k not in ("choices", "usage")}
+        head["object"] = "chat.completion.chunk"
+        deltas: list[Body] = [{"role": "assistant", "content": ""}]
+        deltas += [{"content": part} for part in _parts(answer.text)]
+        if answer.refusal is not None:
+            deltas.append({"refusal": answer.refusal})
+        chunks = [
+            {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+            for delta in deltas
+        ]
+        end = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
+        chunks.append({**head, "choices": [end]})
+        if body.get("stream_options", {}).get("include_usage"):
+            chunks.append({**head, "choices": [], "usage": whole["usage"]})
+        return [*map(_event, chunks), "data: [DONE]\n\n"]
+
+    def broken(self, said: str) -> str:
+        return _event({"error": {"message": said, "type": "server_error", "code": None}})
 
     def refused(self, status: int, kind: str, said: str) -> Body:
         return {"error": {"message": said or kind, "type": kind, "param": None, "code": kind}}
@@ -145,6 +175,31 @@ class Anthropic:
     def refused(self, status: int, kind: str, said: str) -> Body:
         return dict(anthropic_fault(status, kind, said)["body"])
 
+    def streamed(self, body: Body, answer: Answer) -> list[str]:
+        said = self.answered(body, answer)
+        usage = said["usage"]
+        start = {**said, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+        block = {"type": "text", "text": ""}
+        events: list[Body] = [
+            {"type": "message_start", "message": start},
+            {"type": "content_block_start", "index": 0, "content_block": block},
+        ]
+        for part in _parts(answer.text):
+            delta = {"type": "text_delta", "text": part}
+            events.append({"type": "content_block_delta", "index": 0, "delta": delta})
+        ending = {"stop_reason": said["stop_reason"], "stop_sequence": None}
+        told = {"output_tokens": usage["output_tokens"]}
+        events += [
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": ending, "usage": told},
+            {"type": "message_stop"},
+        ]
+        return [f"event: {event['type']}\n{_event(event)}" for event in events]
+
+    def broken(self, said: str) -> str:
+        error = {"type": "overloaded_error", "message": said}
+        return "event: error\n" + _event({"type": "error", "error": error})
+
 
 class Ollama:
     """Ollama's own chat."""
@@ -178,6 +233,19 @@ class Ollama:
         if body.get("logprobs") and answer.likely:
             said["logprobs"] = _logprobs(answer)
         return said
+
+    def streamed(self, body: Body, answer: Answer) -> list[str]:
+        last = self.answered(body, answer)
+        head = {"model": last["model"], "created_at": last["created_at"], "done": False}
+        parts = [
+            {**head, "message": {"role": "assistant", "content": part}}
+            for part in _parts(answer.text)
+        ]
+        end = {**last, "message": {"role": "assistant", "content": ""}}
+        return [json.dumps(one) + "\n" for one in (*parts, end)]
+
+    def broken(self, said: str) -> str:
+        return json.dumps({"error": said}) + "\n"
 
     def refused(self, status: int, kind: str, said: str) -> Body:
         return {"error": said or kind}
@@ -224,6 +292,14 @@ class LlamaServer:
     def refused(self, status: int, kind: str, said: str) -> Body:
         return {"error": {"code": status, "message": said or kind, "type": kind}}
 
+    def streamed(self, body: Body, answer: Answer) -> list[str]:
+        parts: list[Body] = [{"content": part, "stop": False} for part in _parts(answer.text)]
+        end = {**self.answered(body, answer), "content": "", "stop": True}
+        return [_event(one) for one in (*parts, end)]
+
+    def broken(self, said: str) -> str:
+        return _event({"error": {"code": 500, "message": said, "type": "server_error"}})
+
     def _tokens(self, text: str, *, markup: bool) -> list[int]:
         if not markup:
             return list(text.encode())
@@ -252,6 +328,15 @@ class LlamaServer:
         lifted = {t: p * lift.get(t, 1.0) for t, p in likely.items()}
         total = sum(lifted.values())
         return [{"id": t, "token": chr(t), "prob": p / total} for t, p in lifted.items()]
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text as a server might cut it up."""
+    return (text[start : start + 3] for start in range(0, len(text), 3))
+
+
+def _event(data: Body) -> str:
+    return f"data: {json.dumps(data)}\n\n"
 
 
 def _of_messages(body: Body, headers: Mapping[str, str]) -> Asked:

@@ -47,7 +47,24 @@ class Events:
     whole: bool = True
 
 
-Outcome = Answer | Fault | Raw | Late | Events
+@dataclass(frozen=True)
+class Torn:
+    """A stream that ends after so many chunks, with an error of the server if it ``says`` one."""
+
+    answer: Answer
+    chunks: int
+    says: str | None = None
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """The chunks of a stream as they are sent; torn where ``whole`` is not set."""
+
+    chunks: tuple[str, ...]
+    whole: bool = True
+
+
+Outcome = Answer | Fault | Raw | Late | Events | Torn
 Script = Callable[[Asked], Outcome]
 
 
@@ -114,7 +131,17 @@ class Standin:
             return 200, outcome, {"content-type": "text/event-stream"}
         if isinstance(outcome, Raw):
             return 200, outcome.body, {"content-type": outcome.content_type}
+        if isinstance(outcome, Torn) or body.get("stream") is True:
+            return 200, self._chunks(body, outcome), {"content-type": "text/event-stream"}
         return 200, self._wording.answered(body, outcome), {}
+
+    def _chunks(self, body: Any, outcome: Answer | Torn) -> _Chunks:
+        if isinstance(outcome, Answer):
+            return _Chunks(tuple(self._wording.streamed(body, outcome)))
+        chunks = self._wording.streamed(body, outcome.answer)[: outcome.chunks]
+        if outcome.says is not None:
+            chunks.append(self._wording.broken(outcome.says))
+        return _Chunks(tuple(chunks), whole=outcome.says is not None)
 
     def _fault(self, fault: Fault) -> tuple[int, Any, dict[str, str]]:
         return (
@@ -141,6 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: Any, headers: dict[str, str]) -> None:
         if isinstance(body, Events):
+            events = [f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in body.events]
+            self._stream(_Chunks(tuple(events), body.whole), headers)
+            return
+        if isinstance(body, _Chunks):
             self._stream(body, headers)
             return
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -154,15 +185,19 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             return
 
-    def _stream(self, body: Events, headers: dict[str, str]) -> None:
+    def _stream(self, body: _Chunks, headers: dict[str, str]) -> None:
         self.send_response(200)
         for name, value in {**headers, "transfer-encoding": "chunked"}.items():
             self.send_header(name, value)
         self.end_headers()
-        for event in body.events:
-            data = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-            self.wfile.flush()
+        try:
+            for chunk in body.chunks:
+                data = chunk.encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+                self.wfile.flush()
+        except OSError:  # the caller has gone
+            self.close_connection = True
+            return
         if body.whole:
             self.wfile.write(b"0\r\n\r\n")
         else:

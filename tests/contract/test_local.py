@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import pytest
 from jsonschema import validate
 
+from config.errors import Cancelled
 from routing.decision import ChoiceOutput
 from tests.contract.cases import CHOICE, JSON, SCHEMA, TEXT, ask, request
 from tests.contract.local import CONTEXT, LOCAL
 from workers.backends.base import Backend
+from workers.cancellation import CancellationToken
 
 GRAMMARLESS = "transformers"
 CHATTY = "llama_server_v1"
@@ -124,3 +127,33 @@ def test_what_is_ones_own_costs_nothing(local: tuple[str, Backend]) -> None:
     assert backend.capabilities.local
     assert [backend.most_micros(request(output)) for output in (CHOICE, TEXT, JSON)] == [0, 0, 0]
     assert ask(backend, TEXT, max_tokens=4).cost_micros == 0
+
+
+@pytest.mark.parametrize("stops", [(), ("e s", "zzz")], ids=["whole", "stopped"])
+def test_the_pieces_of_a_text_are_its_answer(
+    local: tuple[str, Backend], stops: tuple[str, ...]
+) -> None:
+    _, backend = local
+    assert backend.capabilities.streaming
+    heard: list[str] = []
+    asked = request(TEXT, prompt="Tell a tale of the sea.", max_tokens=40, stops=stops)
+    (found,) = backend.answer([replace(asked, on_text=heard.append)])
+    assert found.error is None
+    assert "".join(heard) == found.raw
+    assert found.raw == ask(backend, TEXT, prompt=asked.prompt, max_tokens=40, stops=stops).raw
+    assert len(heard) > 1 or len(found.raw.split()) < 3
+
+
+def test_a_cancelled_text_ends_early(local: tuple[str, Backend]) -> None:
+    name, backend = local
+    token, heard = CancellationToken(), []
+
+    def listen(text: str) -> None:
+        heard.append(text)
+        token.set()
+
+    asked = request(TEXT, prompt="Tell a long tale of the sea.", max_tokens=400)
+    (found,) = backend.answer([replace(asked, on_text=listen, cancellation=token)])
+    assert isinstance(found.error, Cancelled)
+    assert len("".join(heard)) < 200
+    assert ask(backend, CHOICE).error is None, f"{name} goes on with others"

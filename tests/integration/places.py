@@ -21,7 +21,14 @@ import trustme
 
 from config.broker import check_broker
 from config.errors import BrokerUnavailable
-from config.queues import INTAKE, QUALITY, make_app, name_on_broker, settled_exchange
+from config.queues import (
+    INTAKE,
+    QUALITY,
+    make_app,
+    name_on_broker,
+    pieces_exchange,
+    settled_exchange,
+)
 from config.settings import Settings, load_settings
 from workers.valkey import free_port
 
@@ -173,7 +180,8 @@ def remove_names(settings: Settings) -> None:
     host = socket.gethostname()
     queues += [f"{lane}-1@{host}.{control}.pidbox" for lane in (*LANES, QUALITY)]
     exchanges = (
-        named("tasks"), settled_exchange(app).name, app.conf.event_exchange,
+        named("tasks"), settled_exchange(app).name, pieces_exchange(app).name,
+        app.conf.event_exchange,
         f"{control}.pidbox", f"reply.{control}.pidbox",
     )  # fmt: skip
     with app.connection_for_write() as connection:

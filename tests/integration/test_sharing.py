@@ -14,15 +14,16 @@ from typing import Any
 import pytest
 
 from config.catalog import Sampling
-from config.errors import BackendError, DeadlinePassed
+from config.errors import BackendError, Cancelled, DeadlinePassed
 from config.load import PROFILES
 from config.settings import load_settings
-from routing.decision import ChoiceOutput
+from routing.decision import ChoiceOutput, TextOutput
 from tests.integration.stacks import wait_until
 from workers.backends.base import Completion, Request
 from workers.backends.llama_answers import completions
 from workers.backends.llama_cpp import LlamaBackend, open_llama
 from workers.backends.llama_prompt import TEMPLATES, Prompts
+from workers.cancellation import CancellationToken
 from workers.engine.engine import Engine, EngineDied
 
 LABELS = ("CONTINUE", "REST", "ASK", "BLOCKED")
@@ -179,3 +180,41 @@ def test_a_question_that_cannot_be_handed_over_fails_who_joined_it_too(
         with pytest.raises(EngineDied):
             answers(backend, request("first"))
         assert str(joined[0].result(30)["second"].error) == "gone"
+
+
+def tale(name: str, **more: Any) -> Request:
+    asked = request(name, text="Tell a tale of the sea.", **more)
+    return replace(asked, output=TextOutput(), sampling=Sampling(max_tokens=40, temperature=0))
+
+
+def test_all_who_ask_the_same_hear_its_text_from_the_beginning(backend: LlamaBackend) -> None:
+    heard: dict[str, list[str]] = {name: [] for name in ("a", "b", "c")}
+    before = backend.figures()["jobs"]
+    with held_engine(backend) as go_on, ThreadPoolExecutor(4) as pool:
+        work = [
+            pool.submit(answers, backend, tale(name, on_text=parts.append))
+            for name, parts in heard.items()
+        ]
+        work.append(pool.submit(answers, backend, tale("silent")))
+        wait_until(lambda: askers(backend) == 4)
+        go_on.set()
+        found = [next(iter(one.result(60).values())) for one in work]
+    assert backend.figures()["jobs"] - before == 1
+    assert {"".join(parts) for parts in heard.values()} == {found[-1].raw}
+    assert all(len(parts) > 5 for parts in heard.values())
+
+
+def test_a_cancelled_asker_leaves_and_the_others_get_their_answer(backend: LlamaBackend) -> None:
+    token = CancellationToken()
+    with held_engine(backend) as go_on, ThreadPoolExecutor(2) as pool:
+        gone = pool.submit(answers, backend, tale("gone", cancellation=token), request("other"))
+        stays = pool.submit(answers, backend, tale("stays"))
+        wait_until(lambda: askers(backend) == 3)
+        token.set()
+        wait_until(lambda: askers(backend) == 2)
+        go_on.set()
+        left = gone.result(60)
+        assert isinstance(left["gone"].error, Cancelled)
+        assert left["other"].error is None
+        assert stays.result(60)["stays"].error is None
+    assert askers(backend) == 0

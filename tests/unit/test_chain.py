@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Container
 
 from config.load import AbsentLane
+from ledger.planning import narrow
 from ledger.records import Claimed
-from producers.client import narrow
 from routing.decision import Complexity, Hop, Plan, Privacy
 from routing.policy import plan
 from tests.unit.catalogs import catalog, decision

@@ -30,13 +30,14 @@ from workers.backends.http_questions import (
 )
 from workers.backends.http_refusals import REFUSAL
 from workers.backends.http_schema import as_object, taken_out
+from workers.backends.http_stream import TORN, Writing, wants_pieces
 
 ANSWER_TOOL = "answer"
 DEFAULTS = Defaults("anthropic", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
 ENDINGS = frozenset({"end_turn", "stop_sequence", "tool_use", "refusal"})
 """Whatever else ended an answer (its limit, the context, a pause) has cut it off."""
 LONG_TOKENS = 1000
-"""Texts that may become longer come as a stream."""
+"""Texts that may become longer come as a stream, as do those that somebody hears."""
 CHARS_PER_TOKEN = 3
 """Fewer than English has, so that no part is left unmarked that the cache would take."""
 
@@ -88,10 +89,10 @@ class AnthropicBackend(SideBySide):
 
     def _ask(self, request: Request) -> Completion:
         start = time.monotonic()
-        draft = Draft()
+        draft = Draft(Writing(request, self._model, local=self._access.local))
         call = self._call(request)
         try:
-            if _is_long(request):
+            if _is_long(request) or wants_pieces(request):
                 return self._streamed(request, call, draft, start)
             message = self._client.messages.create(**call)
             return self._completion(request, message, time.monotonic() - start)
@@ -153,10 +154,8 @@ class AnthropicBackend(SideBySide):
         with self._client.messages.create(**call, stream=True) as events:
             draft.read(events)
         if draft.stop_reason is None:
-            raise EOFError("the stream ended before the message did")
-        return self._answered(
-            request, "".join(draft.parts), draft.usage, draft.stop_reason, time.monotonic() - start
-        )
+            raise EOFError(TORN)
+        return self._written(request, draft, draft.stop_reason, time.monotonic() - start)
 
     def _torn(
         self, request: Request, draft: Draft, broken: Exception, seconds: float
@@ -165,9 +164,9 @@ class AnthropicBackend(SideBySide):
 
         What was read is known; of what was written, only that the limit bounds it.
         """
-        text, usage = "".join(draft.parts), draft.usage
+        text, usage = draft.writing.text, draft.usage
         if draft.stop_reason is not None:
-            return self._answered(request, text, usage, draft.stop_reason, seconds)
+            return self._written(request, draft, draft.stop_reason, seconds)
         limit = bound(request, self._model)
         most = self._model.price.micros(usage.plain, limit, usage.cached, usage.written)
         return Completion(
@@ -180,6 +179,14 @@ class AnthropicBackend(SideBySide):
             truncated=True,
             error=broken_off(broken, most),
         )
+
+    def _written(
+        self, request: Request, draft: Draft, stop_reason: str, seconds: float
+    ) -> Completion:
+        text = draft.writing.text
+        completion = self._answered(request, text, draft.usage, stop_reason, seconds)
+        draft.writing.end(completion.raw)
+        return completion
 
     def _completion(self, request: Request, message: Any, seconds: float) -> Completion:
         usage = Usage()

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from workers.backends.http_stream import Writing
+
 
 @dataclass
 class Usage:
@@ -28,7 +30,7 @@ class Usage:
 class Draft:
     """What has come of a message so far."""
 
-    parts: list[str] = field(default_factory=list)
+    writing: Writing
     usage: Usage = field(default_factory=Usage)
     begun: bool = False
     stop_reason: str | None = None
@@ -41,7 +43,7 @@ class Draft:
                 self.begun = True
                 self.usage.note(event.message.usage)
             elif event.type == "content_block_delta" and event.delta.type == "text_delta":
-                self.parts.append(event.delta.text)
+                self.writing.add(event.delta.text)
             elif event.type == "message_delta":
                 self.stop_reason = event.delta.stop_reason
                 self.usage.note(event.usage)

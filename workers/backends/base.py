@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from config.catalog import Sampling
 from config.errors import BackendError
 from routing.decision import MAX_ANSWER_CHARS, Output
+from workers.cancellation import CancellationToken
+from workers.pieces import Hear
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,16 @@ class Request:
     deadline: float | None = None
     """When its answer is no longer wanted, on ``time.monotonic``; a backend that can stop its work
     fails it with :class:`DeadlinePassed` then, all others take no notice."""
+    on_text: Hear | None = field(default=None, compare=False)
+    """Hears a text as it is written, by backends that stream; joined, the pieces are ``raw``."""
+    cancellation: CancellationToken | None = field(default=None, compare=False)
+    """Set when its answer is no longer wanted. A backend that can stop its work fails it with
+    :class:`Cancelled` then. A paid call that was made goes on to its end: it is billed anyway."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its answer is no longer wanted."""
+        return self.cancellation is not None and self.cancellation.is_set()
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ class Capabilities:
     probabilities: bool
     batching: bool = False
     streaming: bool = False
+    """Whether it tells texts as they are written, to requests with ``on_text``."""
     adapters: bool = False
 
 

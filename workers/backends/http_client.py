@@ -11,6 +11,7 @@ import httpx2
 from config.errors import BackendError
 from workers.backends.http_errors import codes_of, refused, unanswered, unreadable
 from workers.backends.http_provider import CHECK_TIMEOUT_S, Access, judge_look
+from workers.backends.http_stream import objects
 
 MOST_BYTES = 32 << 20
 """Of one answer; what is longer is broken off."""
@@ -64,6 +65,15 @@ class JsonClient:
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """The object that answers ``body``."""
         return _object(self._client.post(path, json=body))
+
+    @contextmanager
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
+        """The objects of an answer as they come; leaving the block ends the call."""
+        with self._client.stream("POST", path, json=body) as response:
+            if not response.is_success:
+                response.read()
+                response.raise_for_status()
+            yield objects(response.iter_lines())
 
     @contextmanager
     def lines(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[str]]:

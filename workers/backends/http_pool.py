@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
+from config.errors import Cancelled
 from workers.backends.base import Completion, Request
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,11 @@ class SideBySide(ABC):
     def answer(self, requests: Sequence[Request]) -> Generator[Completion]:
         """All requests side by side, as many at once as the lane has slots.
 
-        Once nobody reads on, no further call begins. Those that have begun are billed whatever
-        happens, so they go on to their end, and the log tells what became of them.
+        Once nobody reads on, no further call begins, nor does one that was cancelled. Those that
+        have begun are billed whatever happens, so they go on to their end, and the log tells what
+        became of them; only a stream of a local server is broken off.
         """
-        waiting = [self._pool.submit(self._ask, request) for request in requests]
+        waiting = [self._pool.submit(self._begin, request) for request in requests]
         unread = set(waiting)
         try:
             for done in as_completed(waiting):
@@ -38,6 +40,14 @@ class SideBySide(ABC):
     def close(self) -> None:
         """Let no further call begin; may be called twice."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, request: Request) -> Completion:
+        if request.cancelled:
+            return Completion(id=request.id, error=Cancelled())
+        try:
+            return self._ask(request)
+        except Cancelled as given_up:
+            return Completion(id=request.id, error=given_up)
 
     @abstractmethod
     def _ask(self, request: Request) -> Completion:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import llama_cpp
 
-from config.errors import BackendError
+from config.errors import BackendError, Cancelled
 from config.settings import Settings
 from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Capabilities, Completion, Request
@@ -36,6 +36,10 @@ PREFIX_CELLS = 4096
 """Room beside the context proper, for the constant parts of many templates and for batches."""
 
 
+_News = queue.SimpleQueue[tuple[Key, Future[Result] | Request]]
+"""What became of a question, or who asks it no longer."""
+
+
 @dataclass
 class _Asked:
     """What one message asks; ``begun`` are the jobs of questions that nobody asked before."""
@@ -49,7 +53,9 @@ class LlamaBackend:
     """Answers with one model. Requests that ask the same of it at once are computed once, also
     those of several messages: each waits for one job, which goes when nobody waits any more."""
 
-    capabilities = Capabilities(local=True, probabilities=True, batching=True, adapters=True)
+    capabilities = Capabilities(
+        local=True, probabilities=True, batching=True, streaming=True, adapters=True
+    )
 
     def __init__(self, engine: Engine, limit: int) -> None:
         self._engine = engine
@@ -67,17 +73,38 @@ class LlamaBackend:
         try:
             refused = self._ask(requests, asked)
             yield from refused
-            done: queue.SimpleQueue[tuple[Key, Future[Result]]] = queue.SimpleQueue()
+            done: _News = queue.SimpleQueue()
             for key, question in asked.questions.items():
                 question.job.future.add_done_callback(
                     lambda future, key=key: done.put((key, future))  # type: ignore[misc]
                 )
-            for _ in asked.questions:
-                key, future = done.get()
-                yield from completions(asked.groups[key], future, joined=key not in asked.begun)
+                for request in asked.groups[key]:
+                    if request.cancellation is not None:
+                        request.cancellation.on_set(
+                            lambda key=key, request=request: done.put((key, request))  # type: ignore[misc]
+                        )
+            waiting = set(asked.questions)
+            while waiting:
+                key, news = done.get()
+                if key not in waiting:
+                    continue
+                if isinstance(news, Request):
+                    yield from self._give_up(news, key, asked)
+                else:
+                    yield from completions(asked.groups[key], news, joined=key not in asked.begun)
+                    asked.groups[key].clear()
+                if not asked.groups[key]:
+                    waiting.discard(key)
         finally:
             for question in asked.questions.values():
                 self._open.leave(question)
+
+    def _give_up(self, request: Request, key: Key, asked: _Asked) -> Iterator[Completion]:
+        """Wait no longer for what was cancelled; its question goes if nobody else asks it."""
+        asked.groups[key].remove(request)
+        if not asked.groups[key]:
+            self._open.leave(asked.questions.pop(key))
+        yield Completion(id=request.id, error=Cancelled())
 
     def _ask(self, requests: Sequence[Request], asked: _Asked) -> list[Completion]:
         """Join what is asked already and hand the rest to the engine; failures of single ones."""
@@ -108,6 +135,9 @@ class LlamaBackend:
         else:
             self._open.prolong(asked.questions[key], request.deadline)
         asked.groups.setdefault(key, []).append(request)
+        job = asked.questions[key].job
+        if request.on_text is not None and isinstance(job, TextJob):
+            job.tell(request.on_text)
 
     def most_micros(self, request: Request) -> int:
         """Nothing: the machine is one's own."""

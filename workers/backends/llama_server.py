@@ -18,6 +18,7 @@ from workers.backends.http_client import UNREADABLE, JsonClient, translated
 from workers.backends.http_pool import SideBySide
 from workers.backends.http_provider import Defaults, access
 from workers.backends.http_questions import bound, cut, stopped, stops, texts
+from workers.backends.http_stream import TORN, Writing, wants_pieces
 from workers.backends.llama_server_choice import score
 from workers.backends.llama_server_prompts import Prompts
 
@@ -37,7 +38,7 @@ class LlamaServerBackend(SideBySide):
         super().__init__(slots, "llama-server")
         self._model = model
         reached = access(model, provider, DEFAULTS, key)
-        self.capabilities = Capabilities(local=reached.local, probabilities=True)
+        self.capabilities = Capabilities(reached.local, probabilities=True, streaming=True)
         self._client = JsonClient(reached, model.timeout_s)
         self._prompts = Prompts(self._client)
 
@@ -75,15 +76,30 @@ class LlamaServerBackend(SideBySide):
         prompt = self._prompts.tokens(request)
         if isinstance(request.output, ChoiceOutput):
             return self._choose(request, request.output, prompt, start)
-        said = self._client.post("/completion", _call(request, prompt))
+        writing = Writing(request, self._model, local=self.capabilities.local)
+        said = self._write(_call(request, prompt), writing if wants_pieces(request) else None)
         limit = said.get("stop_type") == "limit" or bool(said.get("stopped_limit"))
+        raw = cut(said["content"], stops(request))
+        writing.end(raw)
         return Completion(
             id=request.id,
-            raw=cut(said["content"], stops(request)),
+            raw=raw,
             inference_s=time.monotonic() - start,
             truncated=limit and not stopped(request, said["content"]),
             **self._bill(said),
         )
+
+    def _write(self, call: dict[str, Any], writing: Writing | None) -> dict[str, Any]:
+        """The server's answer, heard as it comes where somebody listens."""
+        if writing is None:
+            return self._client.post("/completion", call)
+        last: dict[str, Any] = {}
+        with self._client.stream("/completion", call | {"stream": True}) as parts:
+            for last in parts:
+                writing.add(last["content"])
+        if not last.get("stop"):
+            raise ValueError(TORN)
+        return last | {"content": writing.text}
 
     def _choose(
         self, request: Request, output: ChoiceOutput, prompt: list[int], start: float

@@ -21,6 +21,7 @@ from workers.backends.http_logprobs import Position, choose, position
 from workers.backends.http_pool import SideBySide
 from workers.backends.http_provider import Access, Defaults, access
 from workers.backends.http_questions import bound, cut, messages, stopped, stops, texts, thinks
+from workers.backends.http_stream import TORN, Writing, wants_pieces
 
 PROTOCOL = "Ollama"
 DEFAULTS = Defaults("ollama", url="http://127.0.0.1:11434")
@@ -44,7 +45,9 @@ class OllamaBackend(SideBySide):
         self._remote = remote_name(name, model)
         self._access = ollama_access(model, provider, key)
         # Versions before 0.12.11 give no log-probabilities; the text then speaks for itself.
-        self.capabilities = Capabilities(self._access.local, probabilities=not thinks(model))
+        self.capabilities = Capabilities(
+            self._access.local, probabilities=not thinks(model), streaming=True
+        )
         self._client = JsonClient(self._access, model.timeout_s)
 
     def check(self) -> None:
@@ -69,11 +72,27 @@ class OllamaBackend(SideBySide):
     def _ask(self, request: Request) -> Completion:
         start = time.monotonic()
         try:
+            if wants_pieces(request):
+                return self._streamed(request, start)
             said = self._client.post("/api/chat", self._call(request))
             return self._completion(request, said, time.monotonic() - start)
         except UNREADABLE as broken:
             error = self._failure(broken, self.most_micros(request))
         return Completion(id=request.id, error=error, inference_s=time.monotonic() - start)
+
+    def _streamed(self, request: Request, start: float) -> Completion:
+        writing = Writing(request, self._model, local=self._access.local)
+        last: dict[str, Any] = {}
+        call = self._call(request) | {"stream": True}
+        with self._client.stream("/api/chat", call) as parts:
+            for last in parts:
+                writing.add(last["message"]["content"] or "")
+        if not last.get("done"):
+            raise ValueError(TORN)
+        said = last | {"message": {"content": writing.text}}
+        completion = self._completion(request, said, time.monotonic() - start)
+        writing.end(completion.raw)
+        return completion
 
     def _failure(self, broken: Exception, most_micros: int) -> BackendError:
         status, error = translated(broken, PROTOCOL, most_micros, self._model.timeout_s)

@@ -7,7 +7,7 @@ SDK never retries by itself: the ledger does, on record.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import openai
@@ -24,11 +24,23 @@ from workers.backends.http_provider import CHECK_TIMEOUT_S, access, judge_look
 from workers.backends.http_questions import bound, cut, stopped, stops, texts, thinks
 from workers.backends.http_refusals import refusal
 from workers.backends.http_schema import taken_out
+from workers.backends.http_stream import TORN, Writing, wants_pieces
 from workers.backends.openai_dialects import CUSTOMS, Customs, arguments
 from workers.backends.openai_errors import UNREADABLE, translated
 
 NO_KEY = "none"
 """Sent where the server asks for no key: the SDK wants one."""
+
+
+@dataclass
+class _Said:
+    """An answer as far as it has come; ``reason`` is why it ended, once it has."""
+
+    content: str = ""
+    reason: str | None = None
+    refusal: str = ""
+    usage: Any = None
+    logprobs: Any = None
 
 
 class OpenAIBackend(SideBySide):
@@ -67,7 +79,7 @@ class OpenAIBackend(SideBySide):
     @property
     def capabilities(self) -> Capabilities:
         """Probabilities only as long as the server gives them."""
-        return Capabilities(local=self._access.local, probabilities=self._logprobs)
+        return Capabilities(self._access.local, probabilities=self._logprobs, streaming=True)
 
     def check(self) -> None:
         """Ask once, at no cost, whether the provider is there and knows the key.
@@ -93,7 +105,9 @@ class OpenAIBackend(SideBySide):
         start = time.monotonic()
         call = arguments(request, self._model, self._remote, self._customs, logprobs=self._logprobs)
         try:
-            said = self._client.chat.completions.create(**call)
+            if wants_pieces(request):
+                return self._streamed(request, call, start)
+            said = _whole_answer(self._client.chat.completions.create(**call))
             return self._completion(request, said, time.monotonic() - start)
         except UNREADABLE as broken:
             status, error = translated(broken, self.most_micros(request), self._model.timeout_s)
@@ -109,26 +123,43 @@ class OpenAIBackend(SideBySide):
             return BackendError(str(error), retryable=True)
         return error
 
-    def _completion(self, request: Request, said: Any, seconds: float) -> Completion:
-        answer = said.choices[0]
-        raw = answer.message.content or ""
-        refused = getattr(answer.message, "refusal", None)
+    def _streamed(self, request: Request, call: dict[str, Any], start: float) -> Completion:
+        writing = Writing(request, self._model, local=self._access.local)
+        said = _Said()
+        with self._client.chat.completions.create(
+            **call, stream=True, stream_options={"include_usage": True}
+        ) as chunks:
+            for chunk in chunks:
+                said.usage = chunk.usage or said.usage
+                for choice in chunk.choices[:1]:
+                    said.reason = choice.finish_reason or said.reason
+                    said.refusal += getattr(choice.delta, "refusal", None) or ""
+                    writing.add(choice.delta.content or "")
+        if said.reason is None:
+            raise ValueError(TORN)
+        said.content = writing.text
+        completion = self._completion(request, said, time.monotonic() - start)
+        writing.end(completion.raw)
+        return completion
+
+    def _completion(self, request: Request, said: _Said, seconds: float) -> Completion:
+        raw = said.content
         # What was filtered after its end is whole.
         ended = stopped(request, raw)
-        filtered = answer.finish_reason == "content_filter" and not ended
+        filtered = said.reason == "content_filter" and not ended
         completion = Completion(
             id=request.id,
             raw=self._whole(request, raw),
             inference_s=seconds,
-            truncated=answer.finish_reason == "length" and not ended,
+            truncated=said.reason == "length" and not ended,
             **self._bill(said.usage),
         )
-        if refused or filtered:
-            return replace(completion, raw=refusal(refused or ""))
+        if said.refusal or filtered:
+            return replace(completion, raw=refusal(said.refusal))
         if not isinstance(request.output, ChoiceOutput):
             return completion
         labels = request.output.labels
-        scores = choose(labels, raw, _positions(answer.logprobs))
+        scores = choose(labels, raw, _positions(said.logprobs))
         if scores is None:
             return completion
         return replace(
@@ -167,6 +198,18 @@ class OpenAIBackend(SideBySide):
 def customs(provider: Provider | None) -> Customs:
     """How a provider's server speaks; OpenAI's own where none is named."""
     return CUSTOMS[provider.dialect if provider else Dialect.OPENAI]
+
+
+def _whole_answer(said: Any) -> _Said:
+    """An answer that came at once."""
+    answer = said.choices[0]
+    return _Said(
+        content=answer.message.content or "",
+        reason=answer.finish_reason,
+        refusal=getattr(answer.message, "refusal", None) or "",
+        usage=said.usage,
+        logprobs=answer.logprobs,
+    )
 
 
 def _positions(logprobs: Any) -> list[Position]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import Field
 
 from config.catalog import Model, OutputType, Strict
-from config.errors import BackendError
+from config.errors import BackendError, Cancelled
 from config.load import validated
 from routing.decision import ChoiceOutput, JsonOutput
 from workers.backends.base import Capabilities, Completion, Request
@@ -23,7 +24,8 @@ class Line(Strict):
     """What happens to requests that match; the first matching line is played.
 
     ``times`` bounds how often a line is played for one prompt. ``p`` is the probability that the
-    chosen label gets; the others share the rest. ``kill`` ends the worker process at once.
+    chosen label gets; the others share the rest. ``word_s`` is what each word of a text takes.
+    ``kill`` ends the worker process at once.
     """
 
     kind: str | None = None
@@ -34,6 +36,7 @@ class Line(Strict):
     fail: str | None = None
     retryable: bool = True
     delay_s: float = Field(default=0, ge=0)
+    word_s: float = Field(default=0, ge=0)
     kill: bool = False
 
 
@@ -48,7 +51,7 @@ class Script(Strict):
 class ScriptedBackend:
     """Plays a model's ``script``."""
 
-    capabilities = Capabilities(local=True, probabilities=True)
+    capabilities = Capabilities(local=True, probabilities=True, streaming=True)
 
     def __init__(self, name: str, model: Model) -> None:
         self._script = validated(Script, model.script or {}, f"models.{name}.script")
@@ -73,14 +76,35 @@ class ScriptedBackend:
     def _play(self, request: Request) -> Completion:
         line = self._line(request)
         delay = line.delay_s or self._script.delay_s
-        if delay:
-            time.sleep(delay)
+        if self._is_given_up(request, delay):
+            return Completion(id=request.id, error=Cancelled())
         if line.kill:
             os.kill(os.getpid(), signal.SIGKILL)
         if line.fail is not None:
             error = BackendError(line.fail, retryable=line.retryable)
             return Completion(id=request.id, error=error, inference_s=delay)
-        return self._say(request, line, delay)
+        said = self._say(request, line, delay)
+        if request.output.type is OutputType.TEXT and not self._speak(request, line, said.raw):
+            return Completion(id=request.id, error=Cancelled())
+        return said
+
+    def _speak(self, request: Request, line: Line, raw: str) -> bool:
+        """Tell a text word by word; whether it was wanted to its end."""
+        for word in re.findall(r"\s*\S+|\s+$", raw):
+            if self._is_given_up(request, line.word_s):
+                return False
+            if request.on_text is not None:
+                request.on_text(word)
+        return True
+
+    def _is_given_up(self, request: Request, seconds: float) -> bool:
+        """Take so long, unless the answer is no longer wanted; what is paid for goes on."""
+        token = request.cancellation
+        if token is None or self._model.price.input or self._model.price.output:
+            if seconds:
+                time.sleep(seconds)
+            return False
+        return token.wait(seconds) if seconds else token.is_set()
 
     def _line(self, request: Request) -> Line:
         for index, line in enumerate(self._script.lines):

@@ -16,9 +16,9 @@ from itertools import islice
 from typing import Any
 
 from config.catalog import Model
-from config.errors import BackendError, ConfigurationError
+from config.errors import BackendError, Cancelled, ConfigurationError
 from config.settings import Settings
-from routing.decision import ChoiceOutput
+from routing.decision import ChoiceOutput, TextOutput
 from workers.backends.base import Capabilities, Completion, Request
 from workers.backends.http_errors import first_line
 from workers.backends.http_logprobs import Scores
@@ -26,9 +26,13 @@ from workers.backends.http_questions import CHOICE_TOKENS, cut, stops
 from workers.backends.transformers_choice import Question, score
 from workers.backends.transformers_prompts import Prompts
 from workers.models import weights_path
+from workers.pieces import Pieces
 
 BATCH = 16
 """Choices that are scored together; each takes a row for every label of several tokens."""
+
+HALF = "\ufffd"
+"""What a tokenizer gives for the beginning of a character."""
 
 CHANCE = threading.Lock()
 """Held while torch draws from the source of chance that the whole process shares."""
@@ -37,7 +41,7 @@ CHANCE = threading.Lock()
 class TransformersBackend:
     """One causal language model and its tokenizer, on the GPU if there is one."""
 
-    capabilities = Capabilities(local=True, probabilities=True, batching=True)
+    capabilities = Capabilities(local=True, probabilities=True, batching=True, streaming=True)
 
     def __init__(self, torch: Any, model: Any, tokenizer: Any, limit: int) -> None:
         self._torch = torch
@@ -101,15 +105,21 @@ class TransformersBackend:
     def _write(self, request: Request) -> Completion:
         start = time.monotonic()
         try:
+            if request.cancelled:
+                raise Cancelled
             prompt = self._prompts.tokens(request)
             self._fit(len(prompt), request.sampling.max_tokens)
-            written = self._generate(request, prompt)
+            pieces = Pieces(stops(request))
+            if request.on_text is not None and isinstance(request.output, TextOutput):
+                pieces.add(request.on_text)
+            written = self._generate(request, prompt, pieces)
         except (BackendError, RuntimeError) as broken:
             error = broken if isinstance(broken, BackendError) else _fault(broken)
             return Completion(id=request.id, error=error, inference_s=time.monotonic() - start)
         ended = bool(written) and written[-1] in self._prompts.ends
         text = self._tokenizer.decode(written, skip_special_tokens=True)
         whole = cut(text, stops(request))
+        pieces.end(whole)
         return Completion(
             id=request.id,
             raw=whole,
@@ -134,7 +144,7 @@ class TransformersBackend:
             self._torch.manual_seed(request.seed)
             yield
 
-    def _generate(self, request: Request, prompt: Sequence[int]) -> list[int]:
+    def _generate(self, request: Request, prompt: Sequence[int], pieces: Pieces) -> list[int]:
         sampling = request.sampling
         drawing: dict[str, Any] = {"do_sample": False}
         if sampling.temperature > 0:
@@ -145,7 +155,8 @@ class TransformersBackend:
 
         def stopped(so_far: Any, scores: Any, **_: Any) -> Any:
             text = self._tokenizer.decode(so_far[0, len(prompt) :], skip_special_tokens=True)
-            done = bool(ends) and cut(text, ends) != text.strip()
+            pieces.look(text.rstrip(HALF))
+            done = request.cancelled or (bool(ends) and cut(text, ends) != text.strip())
             return self._torch.tensor([done], device=so_far.device)
 
         with self._seeded(request), self._torch.inference_mode():
@@ -157,6 +168,8 @@ class TransformersBackend:
                 stopping_criteria=[stopped],
                 **drawing,
             )
+        if request.cancelled:
+            raise Cancelled
         return [int(token) for token in said[0, len(prompt) :]]
 
 

@@ -15,6 +15,7 @@ from workers.engine.drawing import Drawer, close_json
 from workers.engine.labels import LabelScores, Path, Trie, score
 from workers.engine.radix import Node
 from workers.engine.vocabulary import Vocabulary
+from workers.pieces import Hear, Pieces
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,19 @@ class TextJob(Job):
     written: list[int] = field(default_factory=list)
     text: bytearray = field(default_factory=bytearray)
     drawer: Drawer | None = None
+    pieces: Pieces = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Nobody listens yet."""
+        self.pieces = Pieces(self.sampling.stops)
+
+    def tell(self, hear: Hear) -> None:
+        """Let somebody hear the text as it is written, from its beginning; from any thread.
+
+        JSON is not told: what its token limit cuts off is closed, and its last member may go.
+        """
+        if self.schema is None:
+            self.pieces.add(hear)
 
     @property
     def extra(self) -> int:
@@ -204,24 +218,32 @@ class TextJob(Job):
             self.drawer = Drawer(self.vocabulary.raw, self.sampling, self.seed, self.schema)
         token = self.drawer.draw(logits[0])
         if self.vocabulary.ends(token):
-            self.finish(self._written(len(self.text), truncated=False))
+            self._end(len(self.text), truncated=False)
             return True
         self.drawer.accept(token)
         self.written.append(token)
         self.text += self.vocabulary.piece(token)
         cut = self._stop()
         if cut is not None:
-            self.finish(self._written(cut, truncated=False))
+            self._end(cut, truncated=False)
             return True
         if len(self.written) == self.sampling.max_tokens:
-            self.finish(self._written(len(self.text), truncated=True))
+            self._end(len(self.text), truncated=True)
             return True
+        if self.pieces.heard:
+            self.pieces.look(bytes(self.text).decode("utf-8", errors="ignore"))
         return False
 
     def close(self) -> None:
         if self.drawer is not None:
             self.drawer.close()
             self.drawer = None
+
+    def _end(self, end: int, *, truncated: bool) -> None:
+        """Tell the rest before the answer is out: who has it hears no more."""
+        written = self._written(end, truncated=truncated)
+        self.pieces.end(written.text)
+        self.finish(written)
 
     def _written(self, end: int, *, truncated: bool) -> Written:
         text = bytes(self.text[:end]).decode("utf-8", errors="ignore").strip()

@@ -1,0 +1,1 @@
+"""OpenAI's protocol over HTTP: every request becomes a decision of the gateway's run."""
