@@ -25,6 +25,7 @@ COMMANDS = {
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",
+    "costs": "cli.costs",
     "cancel": "cli.cancel",
     "label": "cli.label",
     "models": "cli.models",
