@@ -92,7 +92,7 @@ def usage_records(engine: Engine, chosen: Selection, lanes: Lanes) -> Iterator[I
     They are read as they are asked for, so that any number of them fits into memory.
     """
     postgres = engine.dialect.name == "postgresql"
-    options: dict[str, Any] = {"uptier_reads": True, "yield_per": PAGE}
+    options: dict[str, Any] = {"uptier_reads": True}
     if postgres:
         options["isolation_level"] = "REPEATABLE READ"  # both queries see the same books
     with engine.connect().execution_options(**options) as connection:
@@ -110,9 +110,11 @@ def known_kinds(engine: Engine) -> list[str]:
 
 
 def _records(connection: Connection, chosen: Selection, lanes: Lanes) -> Iterator[Usage]:
-    for row in connection.execute(calls_query(chosen, sort=_sorts(connection, chosen))):
+    by_page = {"yield_per": PAGE}
+    calls = calls_query(chosen, sort=_sorts(connection, chosen))
+    for row in connection.execute(calls, execution_options=by_page):
         yield _call(row, lanes)
-    for row in connection.execute(uncalled_query(chosen)):
+    for row in connection.execute(uncalled_query(chosen), execution_options=by_page):
         yield _uncalled(row, lanes)
 
 
