@@ -95,7 +95,7 @@ def import_log(
     asked = _asked(run, since, kind, plot)
     prices = reference_of(load_catalog(load_settings(profile=profile).profile), reference)
     with opened_log(file, form) as log:
-        totals = sum_up(watched(logged(log, asked)), prices.values(), by)
+        totals = sum_up(watched(logged(log, asked)), prices.values(), [by])
     found = cost_report(totals, str(file), asked.since, kind, by, next(iter(prices), None), [])
     status = malformed(log)
     _show_report(found, plot, as_json=as_json)
@@ -189,7 +189,7 @@ def check(
     asked = _asked(run, since or ("all" if run else "7d"), None, None)
     with opened(load_settings(profile=profile), run, profile) as ledger:
         prices, chosen = reference_of(ledger.catalog, reference), asked.selection()
-        totals = ledger.totals(asked, prices, None)
+        totals = ledger.totals(asked, prices)
         held = hold(ledger.catalog.targets, totals, overruns(ledger.engine, chosen),
                     critics(ledger.engine, chosen))  # fmt: skip
     found = Check(source=asked.name, since=asked.since, reference_model=next(iter(prices), None),
@@ -233,7 +233,7 @@ def _of_ledger(
 ) -> list[Projection]:
     with opened(load_settings(profile=profile), asked.run, profile) as ledger:
         prices = references_of(ledger.catalog, named)
-        totals = ledger.totals(asked, prices, By.KIND)
+        totals = ledger.totals(asked, prices, By.KIND, By.TIER)
         ladder = ladder_of(ledger.catalog)
         return [measured(totals, asked.name, wish.span, ladder, list(prices))]
 
@@ -245,7 +245,7 @@ def _of_log(
     catalog = load_catalog(load_settings(profile=profile).profile)
     prices = references_of(catalog, named)
     with opened_log(path, form) as log:
-        totals = sum_up(watched(logged(log, asked)), prices.values(), By.KIND)
+        totals = sum_up(watched(logged(log, asked)), prices.values(), [By.KIND, By.TIER])
     found = measured(totals, str(path), wish.span, ladder_of(catalog), list(prices))
     return [found], malformed(log)
 

@@ -62,7 +62,7 @@ class Opened:
     lanes: Lanes
     notes: list[str] = field(default_factory=list)
 
-    def totals(self, asked: Asked, prices: Mapping[str, Price], by: By | None) -> Totals:
+    def totals(self, asked: Asked, prices: Mapping[str, Price], *by: By) -> Totals:
         """The sums of what is asked for.
 
         Raises:

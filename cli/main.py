@@ -14,6 +14,7 @@ from config.errors import UptierError
 
 INTERRUPTED = 130
 GOES_ON = {
+    "costs": "nothing was changed or written, run the same command again",
     "models": "run the same command again, it goes on where it stopped",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Select, case, exists, func, select
 
@@ -17,7 +17,7 @@ from ledger.calls import INTENT, UNKNOWN
 from ledger.database import reading
 from ledger.reports import CHARS_PER_TOKEN
 from ledger.tables import TABLES
-from ledger.usage import ANSWERED, NONE, UNKNOWN_TIER, Place, Role, Selection, Usage
+from ledger.usage import ANSWERED, NONE, NOTHING, UNKNOWN_TIER, Place, Role, Selection, Usage
 from routing.classification import CLASSIFICATION_KIND
 from routing.consensus import PANEL_KEY
 from routing.critique import CRITIC_KIND
@@ -37,6 +37,7 @@ class Lanes:
     def __init__(self, known: Mapping[str, Catalog] | None = None) -> None:
         self._catalogs: dict[str, Catalog | None] = dict(known or {})
         self._planned = lru_cache(maxsize=1024)(_first_lane)
+        self._facts = lru_cache(maxsize=1024)(self._facts_of)
 
     @property
     def unreadable(self) -> list[str]:
@@ -54,28 +55,34 @@ class Lanes:
 
     def tier(self, profile: str, lane: str | None) -> str:
         """The tier of a lane."""
-        if not lane:
-            return NONE
-        catalog = self.catalog(profile)
-        known = None if catalog is None else catalog.lanes.get(lane)
-        return UNKNOWN_TIER if known is None else known.tier
+        return self._facts(profile, lane).tier if lane else NONE
 
     def model(self, profile: str, lane: str | None) -> str:
         """The model of a lane, as the profile is now."""
-        catalog = self.catalog(profile)
-        known = catalog.lanes.get(lane or "") if catalog is not None else None
-        return NONE if known is None else known.model
+        return self._facts(profile, lane).model if lane else NONE
 
     def place(self, profile: str, lane: str, charged: bool = False) -> Place:
         """Where calls of a lane are made; of an unknown lane only its charges tell."""
-        catalog = self.catalog(profile)
-        if catalog is None or lane not in catalog.lanes:
-            return Place.API if charged else Place.LOCAL
-        return Place.API if catalog.is_paid(lane) else Place.LOCAL
+        return self._facts(profile, lane).place or (Place.API if charged else Place.LOCAL)
 
     def planned(self, plan: str) -> str | None:
         """The lane that a plan begins with."""
         return self._planned(plan)
+
+    def _facts_of(self, profile: str, lane: str) -> _Lane:
+        catalog = self.catalog(profile)
+        if catalog is None or lane not in catalog.lanes:
+            return _Lane(UNKNOWN_TIER, NONE, None)
+        place = Place.API if catalog.is_paid(lane) else Place.LOCAL
+        return _Lane(catalog.lanes[lane].tier, catalog.lanes[lane].model, place)
+
+
+class _Lane(NamedTuple):
+    """What is known of a lane; without a ``place`` nothing is."""
+
+    tier: str
+    model: str
+    place: Place | None
 
 
 def _first_lane(plan: str) -> str | None:
@@ -201,7 +208,8 @@ def _call(row: Any, lanes: Lanes) -> Usage:
         model=row.model, place=lanes.place(row.profile, row.lane, charged),
         planned=lanes.place(row.profile, first, charged and first == row.lane),
         outcome=row.outcome, tokens_in=row.tokens_in, tokens_cached=row.tokens_cached,
-        tokens_out=row.tokens_out, cost=Decimal(row.cost_micros), unknown=Decimal(unknown),
+        tokens_out=row.tokens_out, cost=Decimal(row.cost_micros) if row.cost_micros else NOTHING,
+        unknown=Decimal(unknown) if unknown else NOTHING,
         latency_us=row.inference_us, waiting_us=row.waiting_us, score=row.score,
         passed=row.passed, fallback=row.lane != first, last=counts,
         api_in=row.tokens_in if counts else 0, api_out=row.tokens_out if counts else 0,

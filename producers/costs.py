@@ -20,7 +20,7 @@ from producers.costs_projection import (
     tier_use,
 )
 from producers.costs_report import MILLION
-from producers.costs_sums import DAY_US, Sums, Totals
+from producers.costs_sums import DAY_US, By, Sums, Totals
 
 ZERO = Decimal(0)
 
@@ -53,7 +53,7 @@ def project(workload: Workload, ladder: Ladder, alone: Mapping[str, Price]) -> P
 def measured(
     totals: Totals, source: str, days: Decimal | None, ladder: Ladder, names: Sequence[str]
 ) -> Projection:
-    """The same of usage records that were summed up by kind, at the prices of ``names`` in order.
+    """The same of usage records, summed up by kind and by tier at the prices of ``names`` in order.
 
     ``days`` is how long they are taken to cover; absent: from the first to the last of them, but
     a day at least.
@@ -76,10 +76,10 @@ def measured(
         fallback=periods(every.fell_back_cost / span, span),
         references=references(whole, cost, span),
         tiers={name: tier_use(one.calls / span, calls)
-               for name, one in sorted(totals.tiers.items()) if one.calls},
+               for name, one in sorted(totals.groups[By.TIER].items()) if one.calls},
         expected={},
         asked=[_used(name, one, calls, span)
-               for name, one in sorted(totals.groups.items()) if one.calls],
+               for name, one in sorted(totals.groups[By.KIND].items()) if one.calls],
         notes=[*_span_notes(totals, span, days), *_over_budget(ladder, cost, span)],
     )  # fmt: skip
 

@@ -93,7 +93,7 @@ def cost_report(
         source=source, since=since, kind=kind, first=moment(totals.first),
         last=moment(totals.last), reference_model=reference, total=line_of(totals.everything),
         roles=lines_of({role.value: one for role, one in totals.roles.items()}), by=by.value,
-        groups=lines_of(totals.groups), notes=list(notes),
+        groups=lines_of(totals.groups[by]), notes=list(notes),
     )  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -62,10 +62,7 @@ class Sums:
 
     def add(self, one: Usage, api: list[int]) -> None:
         """Count one record; ``api`` is what each reference model would have taken for it."""
-        for index, micros in enumerate(api):
-            if index == len(self.api):
-                self.api.append(0)
-            self.api[index] += micros
+        self.api = [a + b for a, b in zip(self.api, api, strict=True)] if self.api else api
         if one.place is None:
             self.uncalled[one.outcome] += 1
             return
@@ -74,13 +71,21 @@ class Sums:
         self.tokens_in += one.tokens_in
         self.tokens_cached += one.tokens_cached
         self.tokens_out += one.tokens_out
-        self.cost += one.cost
+        if one.cost:
+            self.cost += one.cost
         self.fallbacks += one.fallback
         if one.unknown:
             self.unknown += one.unknown
             self.unknown_charges += 1
         self._add_quality(one)
         self._add_place(one, one.place)
+
+    def merge(self, other: Sums) -> None:
+        """Take up all sums of another; both have the same reference models."""
+        for one in fields(self):
+            if one.name != "api":
+                setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+        self.api = [a + b for a, b in zip(self.api or [0] * len(other.api), other.api, strict=True)]
 
     def _add_quality(self, one: Usage) -> None:
         if one.score is not None:
@@ -113,8 +118,7 @@ class Totals:
 
     everything: Sums
     roles: dict[Role, Sums]
-    groups: dict[str, Sums]
-    tiers: dict[str, Sums]
+    groups: dict[By, dict[str, Sums]]
     first: int | None = None
     last: int | None = None
 
@@ -128,24 +132,33 @@ class Totals:
         return self.roles.get(role, Sums())
 
 
-def sum_up(records: Iterable[Usage], prices: Iterable[Price] = (), by: By | None = None) -> Totals:
-    """Sums of records, of each role and tier, and of each group that ``by`` tells apart.
+def sum_up(records: Iterable[Usage], prices: Iterable[Price] = (), by: Iterable[By] = ()) -> Totals:
+    """Sums of records, of each role, and of the groups that each of ``by`` tells apart.
 
     ``prices`` are those of the reference models. Nothing of a record is kept.
     """
     prices = tuple(prices)
-    totals = Totals(Sums(), {}, {}, {})
+    roles: defaultdict[Role, Sums] = defaultdict(Sums)
+    groups: dict[By, defaultdict[str, Sums]] = {one: defaultdict(Sums) for one in by}
+    first, last = None, None
     for one in records:
-        api = [price.micros(one.api_in, one.api_out) for price in prices]
-        totals.everything.add(one, api)
-        totals.roles.setdefault(one.role, Sums()).add(one, api)
-        totals.tiers.setdefault(one.tier, Sums()).add(one, api)
-        if by is not None:
-            totals.groups.setdefault(group_of(one, by), Sums()).add(one, api)
+        counts = one.api_in or one.api_out
+        api = [price.micros(one.api_in, one.api_out) if counts else 0 for price in prices]
+        roles[one.role].add(one, api)
+        for how, sums in groups.items():
+            sums[group_of(one, how)].add(one, api)
         if one.time is not None:
-            totals.first = one.time if totals.first is None else min(totals.first, one.time)
-            totals.last = one.time if totals.last is None else max(totals.last, one.time)
-    return totals
+            first = one.time if first is None or one.time < first else first
+            last = one.time if last is None or one.time > last else last
+    return Totals(_whole(roles.values()), dict(roles),
+                  {how: dict(sums) for how, sums in groups.items()}, first, last)  # fmt: skip
+
+
+def _whole(parts: Iterable[Sums]) -> Sums:
+    whole = Sums()
+    for part in parts:
+        whole.merge(part)
+    return whole
 
 
 def group_of(one: Usage, by: By) -> str:

@@ -54,7 +54,11 @@ def records(house: CostsHouse, chosen: Selection = Selection()) -> list[Usage]: 
 def totals(house: CostsHouse, chosen: Selection = Selection(), by: By | None = None) -> Totals:  # noqa: B008
     catalog = house.catalog
     assert catalog.reference_model is not None
-    return sum_up(records(house, chosen), [catalog.models[catalog.reference_model].price], by)
+    return sum_up(
+        records(house, chosen),
+        [catalog.models[catalog.reference_model].price],
+        [] if by is None else [by],
+    )
 
 
 def test_the_sums_are_those_of_the_runs_report(lived: CostsHouse) -> None:
@@ -67,7 +71,7 @@ def test_the_sums_are_those_of_the_runs_report(lived: CostsHouse) -> None:
     assert (every.tokens_in, every.tokens_cached, every.tokens_out) == tuple(
         told.tokens[name] for name in ("input", "cached", "output")
     )
-    calls = {lane: one.calls for lane, one in found.groups.items() if one.calls}
+    calls = {lane: one.calls for lane, one in found.groups[By.LANE].items() if one.calls}
     assert calls == {lane: use.attempts for lane, use in told.lanes.items()}
     assert every.answers + every.uncalled.total() == told.decisions.total
 
@@ -115,17 +119,17 @@ def test_a_log_says_what_the_ledger_says(lived: CostsHouse) -> None:
         file = io.StringIO(newline="")
         count = write_log(iter(records(lived)), file, form)
         reader = LogReader(io.BytesIO(file.getvalue().encode()), form)
-        assert sum_up(reader, prices, By.DAY) == totals(lived, by=By.DAY)
+        assert sum_up(reader, prices, [By.DAY]) == totals(lived, by=By.DAY)
         assert (reader.good, reader.malformed) == (count, 0)
 
 
 def test_groups_add_up_to_the_whole(lived: CostsHouse) -> None:
     for by in By:
         found = totals(lived, by=by)
-        assert sum(one.calls for one in found.groups.values()) == found.everything.calls
-        assert sum(one.cost for one in found.groups.values()) == found.everything.cost
-        assert sum(one.api[0] for one in found.groups.values()) == found.everything.api[0]
-    assert set(totals(lived, by=By.TIER).groups) == {"low", "high"}
+        assert sum(one.calls for one in found.groups[by].values()) == found.everything.calls
+        assert sum(one.cost for one in found.groups[by].values()) == found.everything.cost
+        assert sum(one.api[0] for one in found.groups[by].values()) == found.everything.api[0]
+    assert set(totals(lived, by=By.TIER).groups[By.TIER]) == {"low", "high"}
 
 
 def test_selections_divide_the_records(house: CostsHouse) -> None:

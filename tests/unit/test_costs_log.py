@@ -94,9 +94,9 @@ def test_a_log_of_another_maker_needs_tokens_and_cost_alone() -> None:
         Place.LOCAL, ANSWERED, 100, 5,
     )  # fmt: skip
     assert (gone.success, gone.last, gone.api_in) == (False, False, 0)
-    total = sum_up(found, [Price(input=3, output=15)], By.MODEL)
+    total = sum_up(found, [Price(input=3, output=15)], [By.MODEL])
     assert total.everything.api == [1000 * 3 + 95 * 15]
-    assert set(total.groups) == {"gpt-4o", "none"}
+    assert set(total.groups[By.MODEL]) == {"gpt-4o", "none"}
     assert (total.everything.fell_back, total.everything.answers) == (1, 2)
 
 
