@@ -50,7 +50,7 @@ def _figures(found: CostReport) -> list[tuple[str, str]]:
          f"{percent(total.success_rate)}"),
         ("Answered by a call", f"{total.answers:,}: {total.routed_to_api:,} sent to the API by "
          f"routing, {total.fell_back_to_api:,} fell back to it"),
-        ("Answered without one", uncalled or "none"),
+        ("Answered by no call", uncalled or "none"),
         ("Tokens", f"in {total.tokens_in:,} (cached {total.tokens_cached:,}), "
          f"out {total.tokens_out:,}"),
         ("Quality", f"score {_score(total.average_score)} on average, passed "
