@@ -119,10 +119,11 @@ def export(
         usage_records(ledger.engine, asked.selection(), ledger.lanes) as records,
     ):
         if stdout:
-            write_log(records, sys.stdout, chosen)
+            ledger.check_kind(kind, write_log(records, sys.stdout, chosen))
             return
         with atomic(file) as unfinished:
             count = write_log(watched(records), unfinished, chosen)
+            ledger.check_kind(kind, count)
     say(f"wrote {count:,} records to {file}")
 
 
@@ -163,8 +164,8 @@ def project_command(
     wish = Wish(tuple(workloads or ()), mix, iterations, tokens, output_share, fallback,
                 whole_calls, days)  # fmt: skip
     used = usage is not None or run is not None or since is not None
-    _check_source(wish, usage, run, since, cloud, used=used)
     asked, named = _asked(run, since or "all", kind, plot), reference or []
+    _check_source(wish, usage, form, asked, cloud, used=used)
     status = 0
     if usage is not None:
         found, status = _of_log(usage, form, asked, wish, profile, named)
@@ -209,16 +210,19 @@ def _asked(run: str | None, since: str, kind: str | None, plot: Path | None) -> 
 
 
 def _check_source(
-    wish: Wish, usage: Path | None, run: str | None, since: str | None, cloud: str | None,
-    *, used: bool,
-) -> None:  # fmt: skip
-    if usage is not None and (run is not None or since is not None):
+    wish: Wish, usage: Path | None, form: str | None, asked: Asked, cloud: str | None, *, used: bool
+) -> None:
+    if usage is not None and (asked.run is not None or asked.since != "all"):
         raise InputError("--usage is a log, --run and --since are of the ledger: name one of them")
     if used and (wish.changes or cloud is not None):
         raise InputError(
             "what was used is projected as it was: workloads and their options (all but --days) do "
             "not go with --usage, --run or --since"
         )
+    if usage is None and form is not None:
+        raise InputError(f"--format {form!r} is that of a log: name one with --usage")
+    if not used and asked.kind is not None:
+        raise InputError(f"--kind {asked.kind!r} narrows what was used: name --run or --since")
 
 
 def _of_workloads(wish: Wish, ladder: Ladder, named: Sequence[str]) -> list[Projection]:

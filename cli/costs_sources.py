@@ -70,13 +70,19 @@ class Opened:
         """
         with usage_records(self.engine, asked.selection(), self.lanes) as records:
             totals = sum_up(watched(records), prices.values(), by)
-        if not totals.records and asked.kind is not None:
-            self._check_kind(asked.kind)
+        self.check_kind(asked.kind, totals.records)
         for profile in self.lanes.unreadable:
             self.notes.append(f"profile {profile!r} cannot be read: its lanes have no tier")
         return totals
 
-    def _check_kind(self, kind: str) -> None:
+    def check_kind(self, kind: str | None, found: int) -> None:
+        """Refuse a kind of which nothing was ``found`` because it is nowhere.
+
+        Raises:
+            InputError: no decision has ever been of that kind.
+        """
+        if kind is None or found:
+            return
         known = known_kinds(self.engine)
         if kind not in known and kind not in self.catalog.kinds:
             some = f"choose one of {', '.join(known)}" if known else "the ledger has none yet"
