@@ -93,9 +93,8 @@ def _scopes(chosen: Selection) -> ColumnElement[bool]:
         since = ATTEMPTS.c.created_at >= chosen.since
         called = called.where(exists().where(ATTEMPTS.c.decision_id == DECISIONS.c.id, since))
     asking = called.cte("called")
-    of_runs = RUNS.c.id.in_(select(asking.c.run_id).distinct())
-    if chosen.run is not None:
-        of_runs = RUNS.c.id == chosen.run
+    runs = select(asking.c.run_id).distinct()
+    of_runs = RUNS.c.id.in_(runs) if chosen.run is None else RUNS.c.id == chosen.run
     parts += [
         scope.in_(select(literal("request:") + asking.c.id)),
         exists().where(of_runs, _of_run(scope)),
