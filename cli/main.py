@@ -15,6 +15,7 @@ from config.errors import UptierError
 INTERRUPTED = 130
 GOES_ON = {
     "batch": "run the same command again, it goes on where it stopped",
+    "costs": "nothing was changed or written, run the same command again",
     "models": "run the same command again, it goes on where it stopped",
     "replay": "the same command with --resume goes on from its last settled decision",
     "serve": "requests that were under way were finished or cancelled",
@@ -32,6 +33,7 @@ COMMANDS = {
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",
+    "costs": "cli.costs",
     "cancel": "cli.cancel",
     "label": "cli.label",
     "models": "cli.models",

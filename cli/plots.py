@@ -12,6 +12,7 @@ from routing.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDE, HIGH = 6.0, 4.5  # inches, a panel
 DPI = 120
@@ -41,15 +42,30 @@ def plot(path: Path, found: Sequence[tuple[str, Evaluation]]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(2 * WIDE, HIGH * len(found)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas(2 * WIDE, HIGH * len(found))
     panels = figure.subplots(len(found), 2, squeeze=False)
     for (name, one), (left, right) in zip(found, panels, strict=True):
         _frontier(left, name, one)
         _calibration(right, one)
+    save(figure, path)
+
+
+def canvas(wide: float, high: float) -> Figure:
+    """An empty figure of so many inches, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(wide, high), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.part")
     try:
         figure.savefig(unfinished, dpi=DPI, format="png")

@@ -35,6 +35,7 @@ from config.strategies import (
     Speciality,
     Strategy,
 )
+from config.targets import Targets
 from config.weights import FileSource as FileSource
 from config.weights import HubSource as HubSource
 from config.weights import Name as Name
@@ -215,6 +216,7 @@ class Catalog(Strict):
     certificates: Certifying = Certifying()
     reference_model: Name | None = None
     """The cloud model whose price the all-cloud cost is reckoned with."""
+    targets: Targets = Targets()
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:

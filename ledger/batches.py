@@ -16,8 +16,8 @@ from ledger.money import dollars
 from ledger.records import settled
 from ledger.runs import RUNS, RunInfo, find_run, run_of
 from ledger.tables import TABLES
+from ledger.taken import Usage, usages
 from ledger.transitions import ATTEMPTS, DECISIONS, chunks
-from ledger.usage import Usage, usages
 from routing.decision import Settled, State, Status
 
 MODE = "batch"

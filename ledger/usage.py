@@ -1,70 +1,93 @@
-"""What the answers of decisions took: tokens, model, tier, attempts."""
+"""What was used, record by record: one for each call, one for each decision that no call answered.
+
+Whatever sums up costs goes by these records: reports, projections, targets and exported logs, so
+that all of them say the same.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from enum import StrEnum
+from typing import NamedTuple
 
-from sqlalchemy import Engine, select
+ANSWERED = "answered"
+UNKNOWN_TIER = "unknown"
+"""The tier of a lane whose profile is not there any more."""
+NONE = "none"
+"""The lane, tier and model of what nobody answered."""
+NOTHING = Decimal(0)
 
-from config.catalog import Catalog
-from ledger.database import reading
-from ledger.transitions import ATTEMPTS, chunks
-from routing.decision import Settled
+
+class Role(StrEnum):
+    """What a decision is asked for."""
+
+    QUESTION = "question"
+    CRITIQUE = "critique"
+    VOTE = "vote"
+    CLASSIFICATION = "classification"
+    AUDIT = "audit"
+
+
+class Place(StrEnum):
+    """Where a call is made: on this machine without a price, or at a provider."""
+
+    LOCAL = "local"
+    API = "api"
+
+
+class Usage(NamedTuple):
+    """One call, or, without ``attempt``, a decision that no call answered (``outcome`` says why).
+
+    Times are microseconds, money is micro-dollars. ``tokens_in`` includes ``tokens_cached``.
+    ``api_in`` and ``api_out`` are the tokens for which the reference model alone would have been
+    paid: those of the ``last`` answer, or an estimate where no call answered, else 0.
+    """
+
+    time: int | None
+    run: str
+    decision: str
+    attempt: str
+    kind: str
+    role: Role
+    lane: str
+    tier: str
+    model: str
+    place: Place | None
+    """Absent where there was no call."""
+    planned: Place | None
+    """Where the decision's plan begins."""
+    outcome: str
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    cost: Decimal = NOTHING
+    unknown: Decimal = NOTHING
+    """The most that it can have cost beside ``cost``: nobody knows whether it was served."""
+    latency_us: int | None = None
+    waiting_us: int | None = None
+    score: float | None = None
+    passed: bool | None = None
+    fallback: bool = False
+    """Whether it was made on another lane than the plan's first."""
+    last: bool = False
+    """Whether it gave its decision the last answer that a call gave; audits have none."""
+    api_in: int = 0
+    api_out: int = 0
+
+    @property
+    def success(self) -> bool:
+        """Whether an answer came that counts."""
+        return self.outcome == ANSWERED
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What one decision took. Tokens are those of the call that gave its answer; an answer from
-    the cache has none, a fallback no model either."""
+class Selection:
+    """Which records: of a run, since a time (microseconds since 1970), of a kind.
 
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    truncated: bool = False
-    model: str | None = None
-    tier: str | None = None
-    attempts: int = 0
-    """Calls of all lanes, failed ones among them."""
+    Calls count by when they were made, what no call answered by when it settled.
+    """
 
-
-def usages(engine: Engine, settled: Iterable[Settled], catalog: Catalog) -> dict[str, Usage]:
-    """What each of these decisions took, by its id."""
-    ended = {one.id: one for one in settled}
-    tries: dict[str, list[Any]] = defaultdict(list)
-    columns = ATTEMPTS.c
-    with reading(engine) as connection:
-        for chunk in chunks(list(ended)):
-            query = (
-                select(
-                    columns.decision_id, columns.lane, columns.number, columns.model,
-                    columns.outcome, columns.truncated, columns.tokens_in, columns.tokens_out,
-                    columns.tokens_cached,
-                )
-                .where(columns.decision_id.in_(chunk))
-                .order_by(columns.decision_id, columns.created_at, columns.id)
-            )  # fmt: skip
-            for row in connection.execute(query):
-                tries[row.decision_id].append(row)
-    return {i: _usage(one, tries.get(i, ()), catalog) for i, one in ended.items()}
-
-
-def _usage(settled: Settled, tries: Sequence[Any], catalog: Catalog) -> Usage:
-    lane = catalog.lanes.get(settled.lane or "")
-    answering = [t for t in tries if t.lane == settled.lane and t.outcome == "answered"]
-    tier = None if lane is None else lane.tier
-    if not answering:
-        model = None if lane is None else lane.model
-        return Usage(model=model, tier=tier, attempts=len(tries))
-    last = answering[-1]
-    return Usage(
-        tokens_in=last.tokens_in,
-        tokens_out=last.tokens_out,
-        tokens_cached=last.tokens_cached,
-        truncated=last.truncated,
-        model=last.model,
-        tier=tier,
-        attempts=len(tries),
-    )
+    run: str | None = None
+    since: int | None = None
+    kind: str | None = None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from config.catalog import Catalog
 from config.errors import InputError, StackError
 from ledger.patience import patiently
-from ledger.usage import Usage, usages
+from ledger.taken import Usage, usages
 from producers.client import POLL_S, Client, Piece
 from routing.classification import wants_classification
 from routing.decision import Decision, Settled

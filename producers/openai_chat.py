@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from config.catalog import Catalog
-from ledger.usage import Usage
+from ledger.taken import Usage
 from producers.openai_faults import (
     RequestFault,
     as_count,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from config.catalog import Catalog
-from ledger.usage import Usage
+from ledger.taken import Usage
 from producers.openai_chat import (
     checked,
     drawing,

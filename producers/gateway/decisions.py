@@ -14,8 +14,8 @@ from config.catalog import Catalog
 from ledger import lookup
 from ledger.lookup import Known
 from ledger.money import dollars
+from ledger.taken import Usage, usages
 from ledger.trail import trail
-from ledger.usage import Usage, usages
 from producers.gateway.answering import gate_of
 from producers.gateway.bodies import read_json
 from producers.gateway.callers import Caller

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from config.errors import InputError
-from ledger.usage import Usage
+from ledger.taken import Usage
 from producers.openai_chat import (
     MOST_TOKENS,
     NEXT_TURN,
