@@ -15,12 +15,16 @@ from config.errors import UptierError
 INTERRUPTED = 130
 GOES_ON = {
     "models": "run the same command again, it goes on where it stopped",
+    "daemon": "`uptier daemon --resume` goes on with its next iteration",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
 }
 """What to do after an interruption, by command."""
 
 COMMANDS = {
     "simulate": "cli.simulate",
+    "daemon": "cli.daemon",
+    "approvals": "cli.approvals",
+    "memory": "cli.memory",
     "decide": "cli.decide",
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",

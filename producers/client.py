@@ -60,6 +60,7 @@ class Client:
         self._run = run
         self._cache = cache
         self._failure = failure
+        self._broker_url = broker_url
         self._engine: Engine = open_ledger(settings)
         self._history = LaneHistory(self._engine, self._catalog, now)
         self._policies = Policies(self._engine, now)
@@ -81,6 +82,12 @@ class Client:
     def run(self) -> RunInfo:
         """The run that decisions are asked for."""
         return self._run
+
+    def beside(self, run: RunInfo) -> Client:
+        """Another client on the same broker and ledger, for decisions of another run."""
+        return Client(
+            self._settings, self._broker_url, run, cache=self._cache, failure=self._failure
+        )
 
     def submit(self, decisions: Sequence[Decision]) -> list[str]:
         """Plan and write decisions, announce them, and return their ids in the given order.
