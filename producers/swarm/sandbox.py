@@ -82,16 +82,19 @@ class Directory:
         names = self.locate(path)
         with self._opened(names[:-1], path) as folder:
             descriptor = _open(names[-1:], path, folder)
-            with os.fdopen(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                if not stat.S_ISREG(status.st_mode):
-                    raise Refused(f"{path} is not a file: list the files")
-                if status.st_size > self._file_bytes:
-                    raise Refused(
-                        f"{path} has {status.st_size} bytes, more than the {self._file_bytes} that "
-                        "are read: choose another file"
-                    )
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Refused(f"{path} is not a file: list the files")
+            if status.st_size > self._file_bytes:
+                raise Refused(
+                    f"{path} has {status.st_size} bytes, more than the {self._file_bytes} that "
+                    "are read: choose another file"
+                )
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
                 return file.read(self._file_bytes)
+        finally:
+            os.close(descriptor)
 
     def text(self, path: str) -> str:
         """The content of a text file.
