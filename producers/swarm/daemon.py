@@ -28,6 +28,7 @@ from producers.swarm.state import Effect, Known, shortened
 from producers.swarm.tools import Prepared
 from routing.structured import check_json
 
+AGAIN = "it was begun before, and nobody knows whether it took effect"
 NOBODY = "a daemon that a daemon started asks nobody"
 
 
@@ -114,6 +115,10 @@ class Daemon:
     def _begin(self, known: Known, chosen: _Chosen, prepared: Prepared) -> Step:
         """Have it ruled on, write that down, and do it if that is allowed."""
         ruling = self._ruling(known, chosen.action, prepared.arguments, chosen.checked)
+        if ruling.verdict is Verdict.ALLOW and known.is_unknown(
+            chosen.action.name, prepared.arguments
+        ):
+            ruling = Ruling(Verdict.ESCALATE, AGAIN)
         if self._is_child and ruling.verdict is Verdict.ESCALATE:
             ruling = Ruling(Verdict.DENY, f"{NOBODY}: {ruling.reason}")
         step = patiently(

@@ -73,6 +73,12 @@ class Known:
             since = max((s.created_at for s in self.steps if s.effect == Effect.RECORDS), default=0)
         return any(s.state in SETTLED and _seen_at(s) >= since for s in tried)
 
+    def is_unknown(self, action: str, arguments: Mapping[str, Any]) -> bool:
+        """Whether this very thing was begun before and nobody knows whether it took effect."""
+        digest = digest_of(action, arguments)
+        begun = [s for s in self.steps if s.state is State.UNKNOWN]
+        return any(digest_of(s.action, s.arguments) == digest for s in begun)
+
     def _reached_out_at(self) -> int:
         """When something was last done whose effects no file of the directory shows."""
         return max(

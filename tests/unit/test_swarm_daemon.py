@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from config.catalog import Catalog
+from config.load import load_catalog
 from config.swarm import Governor
 from ledger import approvals, memories, swarm
 from ledger.approvals import APPROVALS, Standing
@@ -425,6 +425,23 @@ def test_a_program_in_whose_midst_it_ended_is_not_run_again(
     assert [s.state for s in here.steps] == [State.WAITING, State.UNKNOWN]
 
 
+def test_what_may_have_taken_effect_is_begun_again_by_a_person_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = ground(
+        tmp_path, does("run", command="once"), max_iterations=2,
+        catalog=swarm_catalog(commands={"once": ("touch", "touched"), "other": ("true",)}),
+    )  # fmt: skip
+    cut(monkeypatch, here, swarm, "finish")
+    (here.root / "touched").unlink()
+    here.work()
+    assert [s.state for s in here.steps] == [State.UNKNOWN, State.WAITING]
+    assert not (here.root / "touched").exists()
+    decide(here, approve=True)
+    here.work()
+    assert (here.root / "touched").exists()
+
+
 def test_what_only_reads_or_records_is_done_again_and_noted_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,7 +519,11 @@ def test_every_action_is_told_to_the_model() -> None:
         assert f"\n{action.name}: {action.does}\n" in system
 
 
-def test_a_catalog_can_be_read_back(tmp_path: Path) -> None:
-    catalog: Catalog = swarm_catalog()
-    assert {"list_files", "exec"} <= set(catalog.swarm.governor.rulings)
-    assert len(catalog.swarm.governor.rules) == 4
+def test_a_profiles_own_rules_come_to_those_of_the_swarm(tmp_path: Path) -> None:
+    profile = Path(__file__).parents[1] / "daemon.toml"
+    mine = tmp_path / "mine.toml"
+    rule = '[[swarm.governor.rules]]\nactions = ["run"]\nruling = "deny"\nreason = "no"\n'
+    mine.write_text(f"{profile.read_text()}\n{rule}")
+    own, more = (load_catalog(str(one)).swarm.governor.rules for one in (profile, mine))
+    assert more[: len(own)] == own
+    assert [one.reason for one in more[len(own) :]] == ["no"]
