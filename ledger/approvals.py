@@ -19,6 +19,7 @@ from ledger.tables import TABLES
 
 APPROVALS = TABLES.tables["approval"]
 RULINGS = TABLES.tables["governor_ruling"]
+ACTIONS = TABLES.tables["swarm_action"]
 
 
 class Standing(StrEnum):
@@ -165,7 +166,23 @@ def decide(engine: Engine, id: str, *, approve: bool, note: str, now: int) -> Ap
                 f"{word.value}; see `uptier approvals list`"
             )
         log_ruling(connection, found, word.value, note or "by a person", now, id)
+        # The history that prompts show has to know of it.
+        said = f"{word.value} by a person{': ' if note else ''}{note}"
+        connection.execute(update(ACTIONS).where(ACTIONS.c.approval_id == id).values(note=said))
     return found
+
+
+def rejection(engine: Engine, proposal: Proposal) -> str | None:
+    """What a person said who rejected this very action in this run; ``None`` if nobody has."""
+    columns = APPROVALS.c
+    query = select(columns.note).where(
+        columns.run_id == proposal.run_id,
+        columns.digest == proposal.digest,
+        columns.state == Standing.REJECTED.value,
+    )
+    with reading(engine) as connection:
+        note: str | None = connection.execute(query).scalars().first()
+    return note
 
 
 def withdraw(connection: Connection, approval: Approval, reason: str, now: int) -> None:

@@ -119,17 +119,26 @@ class Daemon:
             chosen.action.name, prepared.arguments
         ):
             ruling = Ruling(Verdict.ESCALATE, AGAIN)
-        if self._is_child and ruling.verdict is Verdict.ESCALATE:
-            ruling = Ruling(Verdict.DENY, f"{NOBODY}: {ruling.reason}")
+        proposal = self._proposal(known, chosen, prepared)
+        if ruling.verdict is Verdict.ESCALATE:
+            ruling = self._put_to_a_person(proposal, ruling)
         step = patiently(
-            swarm.begin, self._house.engine, self._proposal(known, chosen, prepared),
-            ruling.verdict, ruling.reason, self._house.catalog.swarm.governor.approval_ttl_s,
+            swarm.begin, self._house.engine, proposal, ruling.verdict, ruling.reason, self._house.catalog.swarm.governor.approval_ttl_s,
             self._house.clock(),
         )  # fmt: skip
         if step.state is State.INTENT:
             return self._doing.carry_out(step)
         self._house.watch.on_step(step)
         return step
+
+    def _put_to_a_person(self, proposal: Proposal, ruling: Ruling) -> Ruling:
+        """The ruling, unless there is nobody to ask, or somebody has said no already."""
+        if self._is_child:
+            return Ruling(Verdict.DENY, f"{NOBODY}: {ruling.reason}")
+        rejected = patiently(approvals.rejection, self._house.engine, proposal)
+        if rejected is not None:
+            return Ruling(Verdict.DENY, f"a person rejected it before {rejected}".rstrip())
+        return ruling
 
     def _approved(self, approval: Approval, known: Known) -> Step | None:
         """Do what a person has approved, once, and just as it was approved."""

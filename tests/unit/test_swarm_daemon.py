@@ -248,6 +248,21 @@ def test_a_rejected_action_is_not_done(tmp_path: Path) -> None:
         approvals.decide(here.engine, id, approve=True, note="", now=here.clock())
 
 
+def test_what_was_rejected_is_not_asked_again(tmp_path: Path) -> None:
+    here = ground(tmp_path, after_reading(does("edit_file", **EDIT)), max_iterations=3)
+    here.answers.status = Status.DEGRADED
+    here.order = replace(here.order, max_iterations=2)
+    here.work()
+    decide(here, approve=False)
+    assert here.steps[1].note == "rejected by a person: so"
+    here.order = replace(here.order, max_iterations=3)
+    here.work()
+    assert (here.steps[2].state, here.steps[2].note) == (
+        State.DENIED, "denied: a person rejected it before so",
+    )  # fmt: skip
+    assert len(here.approvals()) == 1
+
+
 def test_an_approval_lapses(tmp_path: Path) -> None:
     here = exec_ground(tmp_path)
     here.work()
