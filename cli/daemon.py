@@ -35,7 +35,7 @@ from producers.swarm.daemon import Daemon, Ending
 from producers.swarm.house import House, Watch
 from producers.swarm.pace import Pace
 from producers.swarm.questions import Order
-from producers.swarm.sample import make_sample
+from producers.swarm.sample import make_sample, refuse_occupied
 from producers.swarm.sandbox import existing
 from producers.swarm.summary import DaemonStatus, daemon_status, details, one_line
 from routing.decision import Privacy
@@ -86,6 +86,7 @@ def daemon(
     old = _unfinished(settings, objective, workdir, max_iterations) if resume else None
     if old is not None:
         order = Order.of(old.config)
+        existing(Path(order.workdir))
     else:
         names = tuple(name.strip() for name in (actions or "").split(",") if name.strip())
         order = Order(
@@ -93,13 +94,14 @@ def daemon(
             max_iterations=max_iterations or 20, actions=names, privacy=privacy,
             prefer_local=prefer_local, seed=seed,
         )  # fmt: skip
-    existing(Path(order.workdir))
     allowed_actions(settings.catalog, order.actions)
     pace = Pace(iterations_per_hour, stops, now, time.sleep)
     with (
         _alone(settings, order),
         session(settings, mode=MODE, seed=order.seed, config=order.config(), run=old) as live,
     ):
+        if sample and old is None:
+            make_sample(Path(order.workdir))
         ending = _work(live, order, pace, verbose=verbose, waits=wait)
         found = daemon_status(live.engine, settings, load_catalog(settings.profile), live.run,
                               stops, ending.value)  # fmt: skip
@@ -172,7 +174,8 @@ def _workdir(given: Path | None, sample: bool) -> Path:
     if given is None:
         raise InputError("--workdir is missing: name the directory that the daemon works on")
     if sample:
-        make_sample(given)
+        refuse_occupied(given)  # it is made once everything is known to work
+        return given.resolve()
     return existing(given)
 
 

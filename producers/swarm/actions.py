@@ -141,7 +141,8 @@ def _thinks(task: str) -> Callable[[str], Callable[[Tools, Arguments, Arguments]
 
     def named(kind: str) -> Callable[[Tools, Arguments, Arguments], Result]:
         def carry_out(used: Tools, _given: Arguments, _evidence: Arguments) -> Result:
-            return Result(used.think(kind, task, used.status()))
+            material = f"{used.status()}\nLast output:\n{used.last_output}"
+            return Result(used.think(kind, task, material))
 
         return carry_out
 

@@ -123,8 +123,8 @@ class Daemon:
         if ruling.verdict is Verdict.ESCALATE:
             ruling = self._put_to_a_person(proposal, ruling)
         step = patiently(
-            swarm.begin, self._house.engine, proposal, ruling.verdict, ruling.reason, self._house.catalog.swarm.governor.approval_ttl_s,
-            self._house.clock(),
+            swarm.begin, self._house.engine, proposal, ruling.verdict, ruling.reason,
+            self._house.catalog.swarm.governor.approval_ttl_s, self._house.clock(),
         )  # fmt: skip
         if step.state is State.INTENT:
             return self._doing.carry_out(step)

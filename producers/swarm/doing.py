@@ -105,7 +105,7 @@ class Doing:
             directory=self.directory, catalog=self.house.catalog, engine=self.house.engine,
             run_id=self.run.id, think=partial(self._think, known, iteration),
             classify=partial(self._classify, iteration), child=self.child,
-            status=partial(self.status, known),
+            status=partial(self.status, known), last_output=known.last_output,
         )  # fmt: skip
 
     def status(self, known: Known) -> str:

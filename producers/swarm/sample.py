@@ -80,16 +80,25 @@ COMMIT = (
 )
 
 
+def refuse_occupied(directory: Path) -> None:
+    """Refuse a directory that has something in it, or is none.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"--sample: {directory} is not empty: name another --workdir")
+
+
 def make_sample(directory: Path) -> None:
     """Write the project and its two commits into a directory that is empty or not there yet.
 
     Raises:
         InputError: there is something in it, it cannot be written, or there is no git.
     """
+    refuse_occupied(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
-            raise InputError(f"--sample: {directory} is not empty: name another --workdir")
         _git(directory, "git", "init", "-q", "-b", "main")
         for files, message in ((FIRST, "Count words"), (SECOND, "Note what is to be done")):
             _write(directory, files)

@@ -66,6 +66,8 @@ class Tools:
     classify: Callable[[str], str]
     child: Callable[[str], str]
     status: Callable[[], str]
+    last_output: str = ""
+    """What the last action that said something said."""
 
     @property
     def rules(self) -> Swarm:
