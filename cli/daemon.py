@@ -85,7 +85,10 @@ def daemon(
         raise InputError(f"--max-iterations {max_iterations}: at least 1 is needed")
     old = _unfinished(settings, objective, workdir, max_iterations) if resume else None
     if old is not None:
+        if actions is not None or sample:
+            raise InputError("--resume goes on with what it had: drop --actions and --sample")
         order = Order.of(old.config)
+        order = replace(order, privacy=order.privacy.at_least(privacy))
         existing(Path(order.workdir))
     else:
         names = tuple(name.strip() for name in (actions or "").split(",") if name.strip())
@@ -100,7 +103,7 @@ def daemon(
         _alone(settings, order),
         session(settings, mode=MODE, seed=order.seed, config=order.config(), run=old) as live,
     ):
-        if sample and old is None:
+        if sample:
             make_sample(Path(order.workdir))
         ending = _work(live, order, pace, verbose=verbose, waits=wait)
         found = daemon_status(live.engine, settings, load_catalog(settings.profile), live.run,

@@ -154,7 +154,13 @@ def _not_lately(name: str) -> Callable[[Sight], bool]:
 
 
 def _unasked(name: str) -> Callable[[Sight], bool]:
-    return lambda sight: not sight.known.asked_for(name)
+    """Persons are not asked all the time."""
+
+    def offered(sight: Sight) -> bool:
+        pending = name in sight.known.pending.values()
+        return not pending and not sight.known.within(PAUSE, name)
+
+    return offered
 
 
 _READS, _RECORDS, _CHANGES = Effect.READS, Effect.RECORDS, Effect.CHANGES
@@ -216,7 +222,7 @@ ALL = (
            tools.prepare_request, offered=_unasked("http_request"), critical=True),
     Action("spawn_daemon", _CHANGES, "starts another daemon, if a person approves",
            tools.spawn_daemon, lambda sight: fields(objective=text(300)),
-           offered=lambda sight: not sight.is_child and not sight.known.asked_for("spawn_daemon"),
+           offered=lambda sight: not sight.is_child and _unasked("spawn_daemon")(sight),
            critical=True),
 )  # fmt: skip
 ACTIONS = {action.name: action for action in ALL}

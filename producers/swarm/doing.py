@@ -55,9 +55,13 @@ class Doing:
     def known(self) -> Known:
         """What the ledger holds of this run, and the memories of all."""
         engine = self.house.engine
-        return Known(
-            patiently(swarm.steps, engine, self.run.id), patiently(memories.topics, engine)
+        waiting = patiently(
+            approvals.approvals, engine, run_id=self.run.id, states=(Standing.PENDING,)
         )
+        return Known(
+            patiently(swarm.steps, engine, self.run.id), patiently(memories.topics, engine),
+            {one.id: one.action for one in waiting},
+        )  # fmt: skip
 
     def carry_out(self, step: Step) -> Step:
         """Do what an intent says, and write what came of it."""
@@ -110,14 +114,11 @@ class Doing:
 
     def status(self, known: Known) -> str:
         """How far it has come, in words."""
-        waiting = patiently(
-            approvals.approvals, self.house.engine, run_id=self.run.id, states=(Standing.PENDING,)
-        )
         counts = known.counts()["actions"]
         done = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
         lines = [f"iteration {len(known.steps)} of {self.order.max_iterations}; actions: {done}"]
         lines += [headline(step) for step in known.steps[-self.house.catalog.swarm.history :]]
-        lines += [f"waits for a person: {one.action}" for one in waiting]
+        lines += [f"waits for a person: {action}" for action in known.pending.values()]
         return "\n".join(lines)
 
     def _noted(self, step: Step, known: Known) -> Step:

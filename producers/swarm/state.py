@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -34,10 +34,15 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True)
 class Known:
-    """The history of a run, and what follows from it; ``memories`` are counts by topic."""
+    """The history of a run, and what follows from it.
+
+    ``memories`` are counts by topic, ``pending`` the actions that wait for a person, by the id of
+    the request.
+    """
 
     steps: Sequence[Step]
     memories: Mapping[str, int]
+    pending: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def iteration(self) -> int:
@@ -66,7 +71,7 @@ class Known:
         """
         digest = digest_of(action, arguments)
         tried = [s for s in self.steps if digest_of(s.action, s.arguments) == digest]
-        if any(s.state in HELD for s in tried):
+        if any(s.state is State.DENIED or s.approval_id in self.pending for s in tried):
             return True
         since = max(changed_at, self._reached_out_at())
         if action in OF_MEMORY:
@@ -84,10 +89,6 @@ class Known:
         return max(
             (_seen_at(s) for s in self.steps if s.action in FAR and s.state not in HELD), default=0
         )
-
-    def asked_for(self, action: str) -> bool:
-        """Whether a person was asked for such an action, so that nobody is asked all the time."""
-        return any(s.action == action and s.state is State.WAITING for s in self.steps)
 
     def within(self, count: int, *actions: str) -> bool:
         """Whether one of the actions is among the last steps."""

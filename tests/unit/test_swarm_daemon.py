@@ -242,7 +242,9 @@ def test_a_rejected_action_is_not_done(tmp_path: Path) -> None:
     here = exec_ground(tmp_path)
     here.work()
     id = decide(here, approve=False)
+    here.order = replace(here.order, max_iterations=8)
     here.work()
+    assert [s.state for s in here.steps if s.action == "exec"] == [State.WAITING, State.DENIED]
     assert not (here.root / "touched").exists()
     with pytest.raises(ValueError.__base__, match="rejected already"):
         approvals.decide(here.engine, id, approve=True, note="", now=here.clock())
