@@ -46,6 +46,7 @@ for name in sys.argv[1:]:
     with open(name, encoding="utf-8") as file:
         print(yaml.safe_dump({name: count_words(file.read())}).strip())
 ''',
+    "tests/__init__.py": "",
     "tests/test_counting.py": """import unittest
 
 from tally.counting import count_words
