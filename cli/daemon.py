@@ -27,6 +27,7 @@ from ledger.approvals import Standing, approvals
 from ledger.budgets import usage
 from ledger.clock import now
 from ledger.database import migrate, open_ledger
+from ledger.records import storable
 from ledger.runs import RunInfo, finish_run, start_run
 from ledger.swarm import CHILD_MODE, MODE, State, Step
 from producers.asking import Asker
@@ -165,10 +166,10 @@ def _objective(given: str | None) -> str:
     text = (given or "").strip()
     if not text:
         raise InputError("--objective is empty: say what the daemon is to work towards")
-    if len(text) > MAX_OBJECTIVE_CHARS or "\0" in text:
+    if len(text) > MAX_OBJECTIVE_CHARS or storable(text) != text:
         raise InputError(
-            f"--objective of {len(text)} characters: at most {MAX_OBJECTIVE_CHARS} are read, and "
-            "no NUL: shorten it"
+            f"--objective of {len(text)} characters: at most {MAX_OBJECTIVE_CHARS} are read, all "
+            "of them UTF-8 and none NUL: correct it"
         )
     return text
 

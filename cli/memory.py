@@ -20,6 +20,7 @@ from ledger.clock import SECOND, now
 from ledger.database import migrate, open_ledger
 from ledger.memories import NewMemory, Source
 from ledger.outbox import new_id
+from ledger.records import storable
 from producers.swarm.actions import allowed_actions
 from producers.swarm.memory import question, seconds, topic_of
 from routing.decision import Privacy
@@ -76,9 +77,10 @@ def add(
     """Note something under a topic."""
     settings = load_settings(profile=profile)
     text = content.strip()
-    if not text or len(text) > memories.MAX_CHARS or "\0" in text:
+    if not text or len(text) > memories.MAX_CHARS or storable(text) != text:
         raise InputError(
-            f"a memory has 1 to {memories.MAX_CHARS} characters and no NUL, not {len(text)}"
+            f"a memory has 1 to {memories.MAX_CHARS} characters, not {len(text)}, and no NUL: "
+            "correct it"
         )
     if topic is None:
         topic = _classified(settings, text, privacy)

@@ -180,7 +180,10 @@ class Daemon:
         if found.vetoes or not found.format:
             why = "; ".join((*found.vetoes, *found.issues)) or settled.reason
             raise Refused(f"no usable arguments were given: {shortened(why, 200)}")
-        return read_arguments(found.answer), settled.status in CHECKED
+        try:
+            return read_arguments(found.answer), settled.status in CHECKED
+        except ValueError as error:
+            raise Refused(f"no usable arguments were given: {error}") from None
 
     def _ruling(
         self, known: Known, action: Action, given: Mapping[str, Any], checked: bool

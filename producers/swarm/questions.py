@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.catalog import Catalog
+from ledger.records import storable
 from producers.prompts import Template, load_template
 from producers.simulation.dice import seed_of
 from producers.swarm.actions import Action, Sight
@@ -184,9 +185,12 @@ def read_arguments(answer: str) -> dict[str, Any]:
     """The object that an answer holds.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or holds characters that no file or database takes.
     """
     value = json.loads(answer)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
+    text = json.dumps(value, ensure_ascii=False)
+    if "\\u0000" in text or storable(text) != text:
+        raise ValueError("it holds characters that are no text")
     return value

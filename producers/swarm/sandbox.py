@@ -167,6 +167,8 @@ class Directory:
         except OSError:  # it went away, or is not to be read
             return
         for entry in here:
+            if not entry.name.isprintable():
+                continue  # line breaks, or bytes that are no UTF-8: no prompt can name it
             with suppress(OSError):
                 if entry.is_file(follow_symlinks=False):
                     path = Path(entry.path).relative_to(self.root).as_posix()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,22 @@ def test_answers_that_are_no_arguments_are_an_iteration_without_an_action(tmp_pa
     [step] = here.steps
     assert (step.state, step.action) == (State.FAILED, "search_text")
     assert "no usable arguments" in step.note
+
+
+@pytest.mark.parametrize("content", ["a\0b", "a\ud800b"])
+def test_characters_that_are_no_text_are_no_arguments(tmp_path: Path, content: str) -> None:
+    here = ground(tmp_path, after_reading(does("write_memory", content=content)), max_iterations=2)
+    here.work()
+    assert here.steps[1].state is State.FAILED
+    assert memories.query(here.engine) == []
+
+
+def test_files_whose_names_are_no_text_are_passed_over(tmp_path: Path) -> None:
+    here = ground(tmp_path, does("list_files"), actions=("list_files",))
+    (here.root / "line\nbreak").write_text("")
+    (here.root / os.fsdecode(b"broken-\xff")).write_text("")
+    here.work()
+    assert here.steps[0].output == "notes.md (11 bytes)"
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", ".git/config", "up/secret"])
