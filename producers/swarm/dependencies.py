@@ -15,7 +15,7 @@ from producers.swarm.sandbox import Directory, Refused
 
 MOST_NAMED = 20
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
-_EXACT = re.compile(r"(^|[^!<>~])==\s*[^*]+$|^\d")
+_EXACT = re.compile(r"==\s*[^*,]+$|\s\d[\w.+-]*$")
 
 
 def dependencies(directory: Directory) -> str:
