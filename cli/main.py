@@ -19,6 +19,7 @@ GOES_ON = {
     "models": "run the same command again, it goes on where it stopped",
     "replay": "the same command with --resume goes on from its last settled decision",
     "serve": "requests that were under way were finished or cancelled",
+    "daemon": "`uptier daemon --resume` goes on with its next iteration",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
     "session": "`uptier session --resume` goes on with it",
 }
@@ -26,6 +27,9 @@ GOES_ON = {
 
 COMMANDS = {
     "simulate": "cli.simulate",
+    "daemon": "cli.daemon",
+    "approvals": "cli.approvals",
+    "memory": "cli.memory",
     "decide": "cli.decide",
     "batch": "cli.batch",
     "replay": "cli.replay",

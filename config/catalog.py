@@ -35,6 +35,7 @@ from config.strategies import (
     Speciality,
     Strategy,
 )
+from config.swarm import Swarm
 from config.targets import Targets
 from config.weights import FileSource as FileSource
 from config.weights import HubSource as HubSource
@@ -214,6 +215,7 @@ class Catalog(Strict):
     cache: CacheRules = CacheRules()
     audit: Audit = Audit()
     certificates: Certifying = Certifying()
+    swarm: Swarm = Swarm()
     reference_model: Name | None = None
     """The cloud model whose price the all-cloud cost is reckoned with."""
     targets: Targets = Targets()

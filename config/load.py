@@ -20,7 +20,7 @@ PROFILES = HERE / "profiles"
 KINDS = HERE / "kinds"
 SPECIALITIES = HERE / "specialities"
 PRESETS = HERE / "presets.toml"
-JOINED = frozenset({"routing.rules", "routing.raises"})
+JOINED = frozenset({"routing.rules", "routing.raises", "swarm.governor.rules"})
 """Lists to which every file adds: includes in their order, the profile last."""
 Lookup = Callable[[str], str | None]
 """Gives the key of a name, or ``None`` where there is none."""

@@ -56,6 +56,8 @@ class Client:
         self._catalog = settings.catalog
         self._run = run
         self._failure = failure
+        self._broker_url = broker_url
+        self._cache = cache
         self._engine: Engine = open_ledger(settings)
         self._planner = Planner(settings, self._engine, cache=cache)
         self._app: Celery = make_app(settings, broker_url)
@@ -78,6 +80,12 @@ class Client:
     def run(self) -> RunInfo:
         """The run that decisions are asked for."""
         return self._run
+
+    def beside(self, run: RunInfo) -> Client:
+        """Another client on the same broker and ledger, for decisions of another run."""
+        return Client(
+            self._settings, self._broker_url, run, cache=self._cache, failure=self._failure
+        )
 
     def submit(self, decisions: Sequence[Decision], *, run: RunInfo | None = None) -> list[str]:
         """Plan and write decisions, announce them, and return their ids in the given order.
