@@ -15,6 +15,7 @@ from config.errors import UptierError
 INTERRUPTED = 130
 GOES_ON = {
     "models": "run the same command again, it goes on where it stopped",
+    "pipeline": "`uptier pipeline run CONFIG --resume` goes on from its last settled decision",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
 }
 """What to do after an interruption, by command."""
@@ -25,6 +26,7 @@ COMMANDS = {
     "certify": "cli.certify",
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",
+    "pipeline": "cli.pipeline",
     "cancel": "cli.cancel",
     "label": "cli.label",
     "models": "cli.models",

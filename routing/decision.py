@@ -21,6 +21,7 @@ MAX_LABEL_CHARS = 500
 MAX_SCHEMA_CHARS = 100_000
 
 AdapterName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
+Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 
 
 class Value(BaseModel):
@@ -108,10 +109,15 @@ class ChoiceOutput(Value):
 
 
 class TextOutput(Value):
-    """Text of at most ``max_tokens`` tokens, ended by any of ``stops``."""
+    """Text of at most ``max_tokens`` tokens, ended by any of ``stops``.
+
+    ``temperature`` is how it is drawn, on lanes whose models leave that to the asker; what is
+    absent is the lane's own.
+    """
 
     type: Literal[OutputType.TEXT] = OutputType.TEXT
     max_tokens: int | None = Field(default=None, ge=1)
+    temperature: Temperature | None = None
     stops: tuple[Annotated[Stop, Field(max_length=200)], ...] | None = Field(
         default=None, max_length=16
     )

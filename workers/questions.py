@@ -169,9 +169,10 @@ class Questions:
         changes: dict[str, object] = {}
         if decision.output.max_tokens is not None:
             changes["max_tokens"] = decision.output.max_tokens
-        stops = getattr(decision.output, "stops", None)
-        if stops is not None:
-            changes["stops"] = stops
+        for name in ("stops", "temperature"):
+            wish = getattr(decision.output, name, None)
+            if wish is not None:
+                changes[name] = wish
         return sampling.model_copy(update=changes) if changes else sampling
 
     def _calibrated(
