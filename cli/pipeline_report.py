@@ -133,5 +133,5 @@ def _print_waiting(state: PipelineState, workdir: Path) -> None:
         out.print(f"Because   {why}", markup=False)
     if step.standing is Standing.WAITING:
         out.print(f"Look at   {workdir / step.file}", markup=False)
-        again = f"uptier pipeline run {state.config} --workdir {workdir}"
+        again = f"uptier pipeline run {state.config} --workdir {workdir} --profile {state.profile}"
         out.print(f"Then      {again} --approve (or --reject)", markup=False)
