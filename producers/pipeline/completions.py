@@ -25,7 +25,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    prompt: str = Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"^[^\0]*$")
+    prompt: str = Field(min_length=1, max_length=MAX_PROMPT_CHARS, pattern=r"^[^\x00]*$")
     n_predict: int = Field(default=ANY, ge=ANY)
     temperature: float = Field(default=TEMPERATURE, ge=0, le=2, allow_inf_nan=False)
     stop: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
