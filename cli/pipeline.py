@@ -16,10 +16,10 @@ from config.settings import Settings, load_settings
 from ledger.clock import now
 from ledger.database import migrate, open_ledger
 from ledger.outbox import new_id
-from ledger.runs import RunInfo, find_run
+from ledger.runs import RunInfo, find_run, finish_run
 from producers.pipeline.beginning import alone_in, check_inputs, config_hash, found_state
 from producers.pipeline.caller import Caller
-from producers.pipeline.files import check_step_file
+from producers.pipeline.files import check_neighbours, check_step_file
 from producers.pipeline.plan import Loaded, load_config, read_json
 from producers.pipeline.roster import Roster
 from producers.pipeline.runner import Runner
@@ -86,7 +86,7 @@ def _gone_on(
     check_inputs(loaded, workdir, fresh)
     step = fresh.next
     if state is not None and (step is None or step.standing is not Standing.OPEN):
-        state.write(workdir)
+        _keep(settings, workdir, state)
         return state
     try:
         with session(
@@ -169,9 +169,18 @@ def _say_word(run: str, *, approve: bool, as_json: bool) -> int:
     with alone_in(workdir):
         _, state = _of_run(settings, run)  # as it is now that nobody else writes it
         state.settle(approve)
-        state.write(workdir)
+        _keep(settings, workdir, state)
     _show(state, workdir, settings, as_json=as_json)
     return 0
+
+
+def _keep(settings: Settings, workdir: Path, state: PipelineState) -> None:
+    """Write what a person's word made of a run, which may be its end."""
+    state.write(workdir)
+    if state.condition is Condition.DONE:
+        engine = open_ledger(settings)
+        finish_run(engine, state.run, now())
+        engine.dispose()
 
 
 def _of_run(settings: Settings, run: str | None) -> tuple[Path, PipelineState]:
@@ -209,12 +218,14 @@ def validate_command(
 
 
 def _validated(file: Path) -> str:
-    if file.suffix != ".json":
-        return f"config of pipeline {load_config(file).config.name}"
-    content = read_json(file)
+    content = read_json(file) if file.suffix == ".json" else {"steps": ...}
     if isinstance(content, dict) and "steps" in content and "result" not in content:
-        return f"config of pipeline {load_config(file).config.name}"
-    return f"step file of run {check_step_file(content, str(file))['run_id']}"
+        loaded = load_config(file)
+        check_inputs(loaded, file.parent, new_state(loaded, "", "", config_hash(loaded)))
+        return f"config of pipeline {loaded.config.name}"
+    step = check_step_file(content, str(file))
+    check_neighbours(step, file)
+    return f"step file of run {step['run_id']}"
 
 
 def _show(state: PipelineState, workdir: Path, settings: Settings, *, as_json: bool) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.output import out, print_json, usd
-from config.errors import InputError
+from config.errors import UptierError
 from config.load import load_catalog
 from config.settings import Settings
 from ledger.database import open_ledger
@@ -83,7 +83,7 @@ def _figures(state: PipelineState, settings: Settings) -> Report | None:
     try:
         run = find_run(engine, state.run)
         return None if run is None else report(engine, settings, load_catalog(run.profile), run)
-    except InputError:
+    except UptierError:  # its profile is gone
         return None
     finally:
         engine.dispose()

@@ -175,11 +175,17 @@ class Caller:
         self._asked, self.notes = [], []
 
     def calls(self) -> list[tuple[Role, str, Spoken]]:
-        """All calls since the last reset: the specialist they count for, who answered, the call."""
+        """All calls since the last reset: the specialist they count for, who answered, the call.
+
+        In the order in which they were asked for: which of two specialists at work side by side
+        ends first is chance.
+        """
         roles = {id: role for role, id in self._asked}
+        place = {id: number for number, id in enumerate(roles)}
+        found = sorted(spoken(self._engine, list(roles)), key=lambda call: place[call.decision_id])
         return [
             (*self.roster.who(roles[call.decision_id], call.lane, call.model), call)
-            for call in spoken(self._engine, list(roles))
+            for call in found
         ]
 
     def gather(self, asks: Sequence[Ask]) -> list[Heard]:

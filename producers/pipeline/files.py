@@ -96,3 +96,21 @@ def check_step_file(content: Any, place: str) -> Mapping[str, Any]:
             raise InputError(f"{place} has no key {key!r}: add it, or run its step again")
     check_metadata(content["agent_metadata"], place)
     return content
+
+
+def check_neighbours(step: Mapping[str, Any], file: Path) -> None:
+    """Hold those inputs of a step's file that lie beside it to the hashes it read them by.
+
+    Raises:
+        InputError: one is not as it was.
+    """
+    for entry in step["agent_metadata"].get("inputs", ()):
+        path = file.parent / entry["file"]
+        if "hash" not in entry or not path.is_file():
+            continue
+        found = file_hash(path)
+        if found != entry["hash"]:
+            raise InputError(
+                f"{path} has {found}, but {file} read {entry['hash']}: restore it, or run the "
+                "step again"
+            )

@@ -245,6 +245,35 @@ def test_far_from_sure_is_investigated_by_the_other_specialist(tmp_path: Path) -
     assert any("second opinion on low: PROCEED" in why for why in state.steps[0].why)
 
 
+def test_where_one_lane_answers_for_both_another_tier_gives_the_second_opinion(
+    tmp_path: Path,
+) -> None:
+    doubts = '{ kind = "pipeline_judgement", answer = "INVESTIGATE", p = 0.9 }'
+    alone = two(doubts).replace('speciality = "math"', "")
+    higher = """
+[lanes.high]
+tier = "high"
+model = "better"
+[models.better]
+backend = "scripted"
+[models.better.script]
+lines = [{ answer = "PROCEED", p = 0.75 }]
+"""
+    it = bench(tmp_path, alone + higher)
+    state = it.run()
+    opinion = it.file(1)["second_opinion"]
+    assert (opinion["lane"], opinion["said"], opinion["p_proceed"]) == ("high", "PROCEED", 0.75)
+    assert state.steps[0].standing is Standing.WAITING
+
+
+def test_nobody_else_is_said_to_be_nobody(tmp_path: Path) -> None:
+    doubts = '{ kind = "pipeline_judgement", answer = "INVESTIGATE", p = 0.9 }'
+    it = bench(tmp_path, two(doubts).replace('speciality = "math"', ""))
+    state = it.run()
+    assert it.file(1)["second_opinion"] is None
+    assert state.steps[0].why[-1] == "nobody else is here for a second opinion"
+
+
 def test_a_phrase_that_asks_for_a_person_stops_a_sure_step(tmp_path: Path) -> None:
     asks = '{ contains = "Reasoning:", answer = "The figures disagree. UNCERTAIN_RESULT" }'
     it = bench(tmp_path, two(math=[asks]))
