@@ -32,10 +32,8 @@ MAX_TOKENS = 2048
 TEMPERATURE = 0.7
 TIMEOUT_S = 120.0
 STOPS = ("</s>", "<|im_end|>", "<|endoftext|>")
-UNHEARD = frozenset({Status.EXPIRED, Status.CANCELLED, Status.DEAD, Status.BUDGET})
-"""How a decision ends that nobody answered."""
 AGAIN = 1
-"""Times that is asked anew, as after an interruption in which its time ran out."""
+"""Times that a question is asked anew whose time ran out, as it does in an interruption."""
 
 
 class Unanswered(UptierError):
@@ -196,7 +194,7 @@ class Caller:
         placed = [(ask, self._stand_in(ask.role)) for ask in asks]
         settled = self._settle([self._decision(ask, role) for ask, role in placed], placed)
         for time in range(1, AGAIN + 1):
-            lost = [i for i, one in enumerate(settled) if one.status in UNHEARD]
+            lost = [i for i, one in enumerate(settled) if one.status is Status.EXPIRED]
             if not lost:
                 break
             anew = [

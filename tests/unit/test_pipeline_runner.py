@@ -20,7 +20,7 @@ from producers.pipeline.plan import Loaded, load_config
 from producers.pipeline.runner import Runner
 from producers.pipeline.state import Condition, PipelineState, Standing, StepState, new_state
 from producers.pipeline.work import StepError
-from routing.decision import Decision, Settled
+from routing.decision import Decision, Settled, Status
 from routing.policy import plan
 from tests.unit.house import House
 from tests.unit.ledgers import rows
@@ -357,6 +357,24 @@ def test_a_step_that_died_goes_on_with_what_was_settled(tmp_path: Path) -> None:
     assert len(attempts) == len({row["decision_id"] for row in attempts})
     for number in range(1, 7):
         assert it.file(number)["result"] == whole.file(number)["result"]
+
+
+def test_a_question_whose_time_ran_out_is_asked_once_more(tmp_path: Path) -> None:
+    it = bench(tmp_path)
+
+    class Late(Asker):
+        def gather(self, decisions: Sequence[Decision]) -> list[Settled]:
+            return [
+                one.model_copy(update={"status": Status.EXPIRED, "answer": ""})
+                if one.key == "step1.g0.think" else one
+                for one in super().gather(decisions)
+            ]  # fmt: skip
+
+    it.asker = Late(it.house)
+    it.run()
+    assert "step1.g0.think+1" in it.asked()
+    assert not [key for key in it.asked() if key.endswith("+1+1") or key.startswith("step2.g0+")]
+    assert it.file(1)["agent_metadata"]["reasoning"].startswith("They agree")
 
 
 def test_a_changed_step_file_is_refused_with_both_hashes(tmp_path: Path) -> None:
