@@ -23,6 +23,7 @@ from routing.decision import (
     Decision,
     Output,
     Preferences,
+    Privacy,
     Settled,
     Status,
     TextOutput,
@@ -93,12 +94,13 @@ class Caller:
         prefix: str = "",
         seed: int = 0,
         timeout_s: float = TIMEOUT_S,
+        privacy: Privacy = Privacy.LOW,
         clock: Clock = now,
         roster: Roster | None = None,
     ) -> None:
-        self._asker, self._engine = asker, engine
+        self._asker, self._engine, self._privacy = asker, engine, privacy
         self._prefix, self._seed, self._timeout_s = prefix, seed, timeout_s
-        self.roster = roster or Roster(engine, catalog, absent, clock)
+        self.roster = roster or Roster(engine, catalog, absent, clock, privacy)
         self._asked: list[tuple[Role, str]] = []
         self._count = 0
         self.notes: list[str] = []
@@ -235,6 +237,6 @@ class Caller:
             template=ask.template, output=ask.output, seed=ask.seed, deadline_s=self._timeout_s,
             preferences=Preferences(
                 specialist=self.roster.desks[role].speciality, cache=CacheScope.OFF,
-                force_tier=ask.force_tier,
+                force_tier=ask.force_tier, privacy=self._privacy,
             ),
         )  # fmt: skip

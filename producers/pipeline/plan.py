@@ -15,6 +15,7 @@ from config.errors import InputError
 from config.load import read_toml, validated
 from producers.pipeline.steps import STEPS, Assigned, Step, step_of
 from producers.pipeline.work import Parameters
+from routing.decision import Privacy
 
 HASH = r"^sha256:[0-9a-f]{64}$"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -156,6 +157,8 @@ class PipelineConfig(Strict):
     """Of each step that says nothing else."""
     timeout_s: float = Field(default=600, gt=0)
     """How long a step's decisions may take."""
+    privacy: Privacy = Privacy.LOW
+    """How far the figures may travel: ``high`` and ``maximum`` never leave the machine."""
     thresholds: Thresholds = Thresholds()
     steps: tuple[StepConfig, ...] = Field(min_length=1)
 

@@ -14,7 +14,7 @@ from ledger.clock import Clock
 from ledger.providers import closed_lanes
 from ledger.workers import serving
 from producers.pipeline.steps import Role
-from routing.decision import Decision, Preferences, TextOutput
+from routing.decision import Decision, Preferences, Privacy, TextOutput
 from routing.digest import GENERAL, digest_of
 from routing.policy import plan
 
@@ -42,10 +42,17 @@ class Roster:
     that a general question would take."""
 
     def __init__(
-        self, engine: Engine, catalog: Catalog, absent: Sequence[AbsentLane], clock: Clock
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        absent: Sequence[AbsentLane],
+        clock: Clock,
+        privacy: Privacy = Privacy.LOW,
     ) -> None:
         self._engine, self._catalog, self._clock = engine, catalog, clock
-        self.desks: Mapping[Role, Desk] = {role: _desk(role, catalog, absent) for role in Role}
+        self.desks: Mapping[Role, Desk] = {
+            role: _desk(role, catalog, absent, privacy) for role in Role
+        }
 
     @property
     def alone(self) -> bool:
@@ -96,12 +103,12 @@ class Roster:
         return role, model
 
 
-def _desk(role: Role, catalog: Catalog, absent: Sequence[AbsentLane]) -> Desk:
+def _desk(role: Role, catalog: Catalog, absent: Sequence[AbsentLane], privacy: Privacy) -> Desk:
     wanted = GENERAL if role is Role.ORCHESTRATOR else role.value
     speciality = wanted if wanted in digest_of(catalog).known else GENERAL
     question = Decision(
         kind=GENERAL, prompt="?", key="?", output=TextOutput(),
-        preferences=Preferences(specialist=speciality),
+        preferences=Preferences(specialist=speciality, privacy=privacy),
     )  # fmt: skip
     lane = plan(question, catalog, absent).hops[0].lane
     model = catalog.lane_model(lane)

@@ -80,7 +80,8 @@ class Runner:
         caller = Caller(
             self._asker, self._engine, self._catalog, absent=self._absent,
             prefix=f"step{step.number}.g{step.generation}.", seed=self._loaded.config.seed,
-            timeout_s=self._loaded.config.timeout_s, clock=self._clock,
+            timeout_s=self._loaded.config.timeout_s, privacy=self._loaded.config.privacy,
+            clock=self._clock,
         )  # fmt: skip
         performed = Performer(self._loaded.config, one, self._catalog, caller).perform(inputs)
         parent = self.state.steps[step.number - 2].run_id if step.number > 1 else None

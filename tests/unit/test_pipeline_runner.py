@@ -425,6 +425,14 @@ def test_a_specialist_who_is_away_is_stood_in_for(tmp_path: Path) -> None:
     assert (llm["math_calls"], llm["orchestrator_calls"]) == (0, 5)
 
 
+def test_a_private_pipeline_asks_private_questions(tmp_path: Path) -> None:
+    it = bench(tmp_path, change=lambda data: data.update(privacy="maximum"))
+    it.run()
+    asked = [json.loads(row["preferences"]) for row in rows(it.house.engine, "decision")]
+    assert {wishes["privacy"] for wishes in asked} == {"maximum"}
+    assert {wishes["cache"] for wishes in asked} == {"off"}
+
+
 def test_one_lane_answers_for_both(tmp_path: Path) -> None:
     it = bench(tmp_path, two().replace('speciality = "math"', ""))
     state = it.run()
