@@ -16,6 +16,7 @@ from producers.pipeline.plan import PipelineConfig, StepConfig
 from producers.pipeline.questions import Questions, is_right, missed_in_words
 from producers.pipeline.steps import Role
 from producers.pipeline.work import Done, Parameters, Work
+from routing.policy import may_see
 from routing.review import review_phrases
 
 
@@ -161,10 +162,12 @@ class Performer:
         )[0]
 
     def _other_tier(self) -> str | None:
-        """The highest tier with a lane that is not that of the step's own specialist."""
-        own = self._catalog.lanes[self._caller.roster.desks[self._one.assigned.roles[0]].lane].tier
-        tiers = {lane.tier for lane in self._catalog.lanes.values()} - {own}
-        return max(tiers, key=lambda tier: self._catalog.tiers[tier].rank, default=None)
+        """The highest tier with a lane that may see the figures and is not the step's own."""
+        catalog, privacy = self._catalog, self._config.privacy
+        own = catalog.lanes[self._caller.roster.desks[self._one.assigned.roles[0]].lane].tier
+        able = {lane.tier for name, lane in catalog.lanes.items()
+                if may_see(name, catalog, privacy)}  # fmt: skip
+        return max(able - {own}, key=lambda tier: catalog.tiers[tier].rank, default=None)
 
     def _phrases(self) -> list[str]:
         texts = (call.raw for _, _, call in self._caller.calls())

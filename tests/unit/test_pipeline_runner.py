@@ -266,6 +266,23 @@ lines = [{ answer = "PROCEED", p = 0.75 }]
     assert state.steps[0].standing is Standing.WAITING
 
 
+def test_a_private_second_opinion_does_not_leave_the_machine(tmp_path: Path) -> None:
+    doubts = '{ kind = "pipeline_judgement", answer = "INVESTIGATE", p = 0.9 }'
+    cloud = """
+[lanes.high]
+tier = "high"
+model = "cloud"
+[models.cloud]
+backend = "scripted"
+provider = "far"
+[providers.far]
+backend = "openai"
+"""
+    alone = two(doubts).replace('speciality = "math"', "") + cloud
+    it = bench(tmp_path, alone, lambda data: data.update(privacy="high"))
+    assert it.run().steps[0].why[-1] == "nobody else is here for a second opinion"
+
+
 def test_nobody_else_is_said_to_be_nobody(tmp_path: Path) -> None:
     doubts = '{ kind = "pipeline_judgement", answer = "INVESTIGATE", p = 0.9 }'
     it = bench(tmp_path, two(doubts).replace('speciality = "math"', ""))
