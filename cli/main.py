@@ -20,6 +20,7 @@ GOES_ON = {
     "replay": "the same command with --resume goes on from its last settled decision",
     "serve": "requests that were under way were finished or cancelled",
     "daemon": "`uptier daemon --resume` goes on with its next iteration",
+    "pipeline": "`uptier pipeline run CONFIG --resume` goes on from its last settled decision",
     "simulate": "`uptier simulate --resume` goes on from its last settled decision",
     "session": "`uptier session --resume` goes on with it",
 }
@@ -38,6 +39,7 @@ COMMANDS = {
     "evaluate": "cli.evaluate",
     "policy": "cli.policy",
     "costs": "cli.costs",
+    "pipeline": "cli.pipeline",
     "cancel": "cli.cancel",
     "label": "cli.label",
     "models": "cli.models",

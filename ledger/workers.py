@@ -89,6 +89,18 @@ def served_lanes(engine: Engine, since: int) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
+def serving(engine: Engine, moment: int) -> dict[str, set[str]]:
+    """The lanes that workers serve at ``moment``, each with the machines of its workers."""
+    query = select(WORKERS.c.lane, WORKERS.c.host).where(
+        WORKERS.c.state == "ready", WORKERS.c.heartbeat_at > moment - ALIVE_US
+    )
+    found: dict[str, set[str]] = {}
+    with reading(engine) as connection:
+        for row in connection.execute(query):
+            found.setdefault(row.lane, set()).add(row.host)
+    return found
+
+
 def hold_office(engine: Engine, office: str, holder: str, *, moment: int, lease_us: int) -> bool:
     """Take or keep an office for ``lease_us`` from ``moment``; false while another holds it."""
     mine_or_free = (LEADERS.c.holder == holder) | (LEADERS.c.until < moment)
