@@ -165,9 +165,9 @@ def _hold(live: Session, opening: _Opening, asked: _Asked, *, resume: bool, as_j
 
 
 def _greeting(chat: NodeSession, settings: Settings) -> str:
-    wishes = chat.preferences
+    wishes, profile = chat.preferences, settings.catalog.profile
     return (
-        f"Agent {chat.agent}, profile {settings.profile}: preset {wishes.preset or 'none'}, "
+        f"Agent {chat.agent}, profile {profile}: preset {wishes.preset or 'none'}, "
         f"privacy {chat.privacy.value}, adapter {wishes.adapter or 'none'}; /help lists commands\n"
     )
 

@@ -40,6 +40,8 @@ class Told(BaseModel):
 
     id: str = Field(max_length=64)
     draft: str = Field(max_length=64)
+    hop: int = Field(ge=0)
+    """Where its lane stands in the plan: what is written later stands there or further on."""
     lane: str = Field(max_length=64)
     attempt: int = Field(ge=1)
     at: int = Field(ge=0, le=MAX_ANSWER_CHARS)
@@ -58,15 +60,14 @@ class Text:
     _draft: str = ""
     _lane: str = ""
     _attempt: int = 0
+    _place: tuple[int, int] = (0, 0)
     _next: int = 0
     _past: set[str] = field(default_factory=set)
 
     def hear(self, told: Told) -> None:
         """Take one more piece."""
-        if told.draft in self._past:
-            return  # of a worker that was thought to be lost
-        if told.draft != self._draft:
-            self._begin(told)
+        if told.draft != self._draft and not self._begins(told):
+            return
         if told.at != self._next or self._unread > MOST_UNREAD:
             return
         self._unread += len(told.text)
@@ -78,8 +79,16 @@ class Text:
         found, self.ready, self._unread = self.ready, [], 0
         return found
 
+    def _begins(self, told: Told) -> bool:
+        """Begin a newer draft; false for what comes late of an older one."""
+        if told.draft in self._past or (told.hop, told.attempt) < self._place:
+            return False  # of a worker that was thought to be lost, or of an earlier attempt
+        self._begin(told)
+        return True
+
     def _begin(self, told: Told) -> None:
         self._past.add(self._draft)
+        self._place = (told.hop, told.attempt)
         again = told.lane == self._lane and told.attempt <= self._attempt
         # A text that was lost with its worker is begun anew under the same number.
         self._attempt = self._attempt + 1 if again else told.attempt

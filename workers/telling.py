@@ -38,6 +38,7 @@ class Draft:
         self._head = {
             "id": claimed.id,
             "draft": new_id(),
+            "hop": claimed.hop,
             "lane": lane,
             "attempt": claimed.tries + 1,
         }

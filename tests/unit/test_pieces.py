@@ -168,7 +168,8 @@ def test_what_waits_is_bounded(monkeypatch: Any) -> None:
 
 
 def told(text: str, at: int, draft: str = "one", lane: str = "tier1", attempt: int = 1) -> Told:
-    return Told(id="d", draft=draft, lane=lane, attempt=attempt, at=at, text=text)
+    hop = ("tier1", "tier2").index(lane)
+    return Told(id="d", draft=draft, hop=hop, lane=lane, attempt=attempt, at=at, text=text)
 
 
 def test_pieces_after_a_gap_are_left_to_the_settlement() -> None:
@@ -189,6 +190,16 @@ def test_a_text_begun_again_after_its_worker_was_lost_has_a_number_of_its_own() 
     assert text.take() == [
         Piece("tier1", 1, "half"), Piece("tier1", 2, "whole"), Piece("tier2", 1, "higher"),
     ]  # fmt: skip
+
+
+def test_what_comes_late_of_an_earlier_attempt_takes_nothing_back() -> None:
+    text = Text()
+    text.hear(told("second try", 0, "two", attempt=2))
+    text.hear(told("first try", 0, "one", attempt=1))
+    text.hear(told("higher", 0, "three", lane="tier2"))
+    text.hear(told(" and on", 10, "two", attempt=2))
+    text.hear(told(" still", 6, "three", lane="tier2"))
+    assert [piece.text for piece in text.take()] == ["second try", "higher", " still"]
 
 
 def test_a_text_that_nobody_reads_is_bounded() -> None:
