@@ -16,7 +16,8 @@ from sqlalchemy import Engine
 from cli.output import bar, out, print_json, say, usd
 from cli.waiting import wait_for_all
 from config.broker import check_broker
-from config.errors import InputError
+from config.catalog import Catalog
+from config.errors import ConfigurationError, InputError
 from config.load import load_catalog
 from config.queues import make_app
 from config.settings import Settings, load_settings
@@ -110,7 +111,7 @@ def collect(
                 f"batch {run.id}: {left:,} of {state.lines:,} lines have no result yet: wait, go "
                 "on with `uptier batch submit`, or add --partial"
             )
-        results = (result_of(one) for one in outcomes(engine, run.id, load_catalog(run.profile)))
+        results = (result_of(one) for one in outcomes(engine, run.id, _catalog_of(run)))
         return _write((one for one in results if one is not None), to)
 
 
@@ -219,6 +220,15 @@ def _asking(
             check_broker(make_app(settings, endpoint.broker_url))
         with Client(settings, endpoint.broker_url, run, failure=endpoint.failure) as client:
             yield client.submit, endpoint.failure
+
+
+def _catalog_of(run: RunInfo) -> Catalog | None:
+    """The batch's profile, which tells the tiers; results can be had without it."""
+    try:
+        return load_catalog(run.profile)
+    except ConfigurationError as error:
+        say(escape(f"results name no tiers: {error}"))
+        return None
 
 
 def _is_down(settings: Settings) -> bool:

@@ -153,7 +153,7 @@ def write_lines(engine: Engine, run_id: str, lines: Sequence[Line]) -> None:
             connection.execute(insert_or_ignore(connection, LINES, ["run_id", "number"]), rows)
 
 
-def outcomes(engine: Engine, run_id: str, catalog: Catalog) -> Iterator[Outcome]:
+def outcomes(engine: Engine, run_id: str, catalog: Catalog | None) -> Iterator[Outcome]:
     """Every line of a batch with what became of it, in the order of its file."""
     last = 0
     while True:

@@ -60,14 +60,23 @@ def start_run(
     return info
 
 
-def ensure_run(engine: Engine, *, mode: str, name: str, profile: str, now: int) -> str:
+def ensure_run(
+    engine: Engine,
+    *,
+    mode: str,
+    name: str,
+    profile: str,
+    now: int,
+    absent: tuple[AbsentLane, ...] = (),
+) -> str:
     """The id of the run of that mode and name; it is written if it is not there.
 
     The id follows from both, so that whoever names the same run at the same time gets one run.
     """
     run_id = hashlib.sha256(f"{mode}\0{name}".encode()).hexdigest()[:32]
     row = {"id": run_id, "name": name, "mode": mode, "profile": profile, "created_at": now,
-           "seed": 0, "config": "{}", "absent": "[]"}  # fmt: skip
+           "seed": 0, "config": "{}",
+           "absent": json.dumps([asdict(lane) for lane in absent])}  # fmt: skip
     with writing(engine) as connection:
         connection.execute(insert_or_ignore(connection, RUNS, ["id"]), [row])
     return run_id

@@ -30,8 +30,8 @@ class Usage:
     """Calls of all lanes, failed ones among them."""
 
 
-def usages(engine: Engine, settled: Iterable[Settled], catalog: Catalog) -> dict[str, Usage]:
-    """What each of these decisions took, by its id."""
+def usages(engine: Engine, settled: Iterable[Settled], catalog: Catalog | None) -> dict[str, Usage]:
+    """What each of these decisions took, by its id; without a catalog their tiers are not told."""
     ended = {one.id: one for one in settled}
     tries: dict[str, list[Any]] = defaultdict(list)
     columns = ATTEMPTS.c
@@ -51,8 +51,8 @@ def usages(engine: Engine, settled: Iterable[Settled], catalog: Catalog) -> dict
     return {i: _usage(one, tries.get(i, ()), catalog) for i, one in ended.items()}
 
 
-def _usage(settled: Settled, tries: Sequence[Any], catalog: Catalog) -> Usage:
-    lane = catalog.lanes.get(settled.lane or "")
+def _usage(settled: Settled, tries: Sequence[Any], catalog: Catalog | None) -> Usage:
+    lane = None if catalog is None else catalog.lanes.get(settled.lane or "")
     answering = [t for t in tries if t.lane == settled.lane and t.outcome == "answered"]
     tier = None if lane is None else lane.tier
     if not answering:

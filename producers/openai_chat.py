@@ -18,6 +18,7 @@ from producers.openai_faults import (
     as_text,
     error_object,
     one_of,
+    refuse_broken,
     shown,
 )
 from producers.openai_messages import rendered
@@ -101,6 +102,8 @@ def decision_of(
         RequestFault: a field cannot be served; names it. It is an ``InputError``.
     """
     refuse_unserved(body)
+    for name in ("response_format", "tools"):
+        refuse_broken(body.get(name), name)
     asked, tools = rendered(body.get("messages")), tools_of(body)
     system, output = asked.system, _output(body, kind, catalog)
     if tools is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.errors import InputError
+from routing.raw import BROKEN, can_be_kept
 
 
 class RequestFault(InputError):
@@ -59,7 +60,14 @@ def as_text(value: object, param: str) -> str:
         raise RequestFault(param, f"must be a string (got {shown(value)})", code="invalid_type")
     if "\0" in value:
         raise RequestFault(param, "holds a NUL character: take it out")
+    refuse_broken(value, param)
     return value
+
+
+def refuse_broken(value: object, param: str) -> None:
+    """Refuse what holds a text that nothing can keep."""
+    if not can_be_kept(value):
+        raise RequestFault(param, BROKEN)
 
 
 def as_count(value: object, param: str, least: int = 1) -> int:

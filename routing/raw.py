@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ FIELDS = frozenset(Decision.model_fields) | SHORT
 PRIVATE = frozenset({"prompt", "system", "fallback", "expected"})
 """Fields whose values no message quotes: they may be long, and are nobody's business."""
 LONGEST_QUOTE = 60
+BROKEN = "holds half a character (a lone surrogate): correct its encoding"
 _OUTPUT: TypeAdapter[Output] = TypeAdapter(Output)
 
 
@@ -35,6 +37,9 @@ def decision_from(given: object, catalog: Catalog, *, key: str | None = None) ->
     unknown = sorted(set(map(str, given)) - FIELDS)
     if unknown:
         raise InputError(f"{unknown[0]}: is no field of a decision: drop it")
+    for name, value in given.items():
+        if not can_be_kept(value):
+            raise InputError(f"{name}: {BROKEN}")
     values = {name: value for name, value in given.items() if name not in SHORT}
     if key is not None and "key" not in values:
         values["key"] = key
@@ -46,6 +51,15 @@ def decision_from(given: object, catalog: Catalog, *, key: str | None = None) ->
         return Decision.model_validate(values)
     except ValidationError as error:
         raise InputError(fault(error)) from None
+
+
+def can_be_kept(value: object) -> bool:
+    """Whether every text in a JSON value can be written as UTF-8, with no half of a character."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fault(error: ValidationError) -> str:

@@ -59,20 +59,10 @@ class Intake:
             InputError: the run's name is missing, or ``decisions`` is no list of objects.
         """
         name, given = _name(run), _bounded(decisions)
-        planned: list[Planned] = []
-        refused: list[dict[str, Any]] = []
-        for index, one in enumerate(given):
-            try:
-                planned += self._planner.plan([self._decision(one)])
-            except InputError as fault:
-                log.warning("intake into run %r: decisions[%d]: %s", name, index, fault)
-                refused.append({"index": index, "error": str(fault)})
-        profile = self._settings.profile
-        run_id = patiently(
-            lambda: ensure_run(
-                self._engine, mode=MODE, name=name, profile=profile, now=self._clock()
-            )
-        )
+        planned, refused = self._planned(given)
+        for one in refused:
+            log.warning("intake into run %r: decisions[%d]: %s", name, one["index"], one["error"])
+        run_id = patiently(self._run, name)
         submission = patiently(lifecycle.submit, self._engine, run_id, planned, self._clock())
         self._publisher.publish(Followers(messages=list(submission.messages)))
         accepted = [
@@ -99,6 +89,33 @@ class Intake:
             "open": [key for key, one in rows.items() if one is None],
             "unknown": [key for key in wanted if key not in rows],
         }
+
+    def _run(self, name: str) -> str:
+        settings = self._settings
+        return ensure_run(
+            self._engine, mode=MODE, name=name, profile=settings.profile, now=self._clock(),
+            absent=settings.absent_lanes,
+        )  # fmt: skip
+
+    def _planned(self, given: Sequence[object]) -> tuple[list[Planned], list[dict[str, Any]]]:
+        """The decisions that can be asked, and why the others cannot."""
+        sound: dict[int, Decision] = {}
+        refused: dict[int, str] = {}
+        for index, one in enumerate(given):
+            try:
+                sound[index] = self._decision(one)
+            except InputError as fault:
+                refused[index] = str(fault)
+        try:
+            planned = self._planner.plan(list(sound.values()))
+        except InputError:
+            planned = []
+            for index, decision in sound.items():
+                try:
+                    planned += self._planner.plan([decision])
+                except InputError as fault:
+                    refused[index] = str(fault)
+        return planned, [{"index": i, "error": refused[i]} for i in sorted(refused)]
 
     def _decision(self, given: object) -> Decision:
         if not isinstance(given, Mapping) or not isinstance(given.get("key"), str):

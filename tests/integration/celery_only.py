@@ -11,7 +11,7 @@ from celery import Celery
 from kombu import Queue
 
 
-def main():
+def main() -> None:
     order = json.loads(sys.argv[1])
     app = Celery(broker=order["broker"], set_as_current=False)
     app.conf.update(order["conf"])

@@ -82,13 +82,22 @@ def test_runs_of_other_names_have_keys_of_their_own(house: House, intake: Intake
 def test_a_malformed_decision_is_refused_by_itself(
     intake: Intake, caplog: pytest.LogCaptureFixture
 ) -> None:
-    given = [pick("a"), pick("b", kind="riddle"), "text", {"prompt": "x"}, pick("c", secret="s3")]
+    poet = pick("p", preferences={"specialist": "poet"})
+    assert "specialist 'poet'" in intake.take("night", [poet, pick("q")])["refused"][0]["error"]
+    given = [
+        pick("a"),
+        pick("b", kind="riddle"),
+        "text",
+        {"prompt": "x"},
+        pick("\ud800"),
+        pick("c", secret="s3"),
+    ]
     told = intake.take("night", given)
     assert [one["key"] for one in told["accepted"]] == ["a"]
-    assert [one["index"] for one in told["refused"]] == [1, 2, 3, 4]
+    assert [one["index"] for one in told["refused"]] == [1, 2, 3, 4, 5]
     assert "has no output of its own" in told["refused"][0]["error"]
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[-1].startswith("intake into run 'night': decisions[4]: secret: is no field")
+    assert lines[-1].startswith("intake into run 'night': decisions[5]: secret: is no field")
     assert "s3" not in lines[-1]
     assert all("\n" not in line for line in lines)
 

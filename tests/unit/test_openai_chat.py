@@ -166,6 +166,7 @@ def test_labels_and_hints_are_ignored_and_what_is_as_usual_is_fine() -> None:
         ({"response_format": {"type": "json_object"}, "stop": "x"}, "stop"),
         ({"tools": [{"type": "web"}]}, "tools[0].type"),
         ({"tools": [TIME, TIME]}, "tools"),
+        ({"tools": [{"type": "function", "function": {"name": "\ud800"}}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": [TIME], "tool_choice": "maybe"}, "tool_choice"),
         (

@@ -303,3 +303,29 @@ def test_the_best_free_lane_stands_in_for_a_paid_one() -> None:
         update={"hops": (*lower.hops, lower.hops[1].model_copy(update={"lane": "tier1"}))}
     )
     assert lower_plan(asked, both_tried, 2, catalog()) is None
+
+
+def test_a_forced_lane_is_asked_before_the_others_of_its_tier() -> None:
+    found = planned(force_lane="tier2.math")
+    assert found.lanes == ("tier2.math", "tier2", "tier3")
+    assert found.hops[0].reason.startswith("the asker wants lane tier2.math")
+    assert planned(force_lane="tier3.openai").lanes == ("tier3.openai", "tier3")
+
+
+def test_a_rule_beats_a_forced_lane_as_it_beats_a_forced_tier() -> None:
+    found = planned(force_lane="tier1", creativity=True)
+    assert found.lanes[0] == "tier3"
+    assert found.notes == ("force_lane tier1 is overruled: creativity is asked for",)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"force_lane": "moon"}, r"force_lane 'moon'.*tier1, tier2"),
+        ({"force_lane": "tier1", "force_tier": "cloud"}, r"tier local_fast, and force_tier"),
+        ({"force_lane": "tier3", "privacy": Privacy.HIGH}, r"privacy 'high'.*'tier3' is not"),
+    ],
+)
+def test_a_lane_that_cannot_be_forced_is_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        planned(**values)
