@@ -94,7 +94,7 @@ class Kind(Demands):
     cache: bool = False
     cache_exact: bool = False
     """Whether the prompt as it stands says all: agents of every role and under any load share its
-    answer, and dates and times tell questions apart."""
+    answer, and dates and times tell questions apart. Without ``cache`` it says nothing."""
     cache_ttl_s: Seconds | None = None
     """How long its cached answers may serve, instead of the profile's ``cache.ttl_s``."""
     semantic: bool = False
@@ -125,9 +125,8 @@ class Kind(Demands):
 
     @model_validator(mode="after")
     def _only_cached_answers_are_found_again(self) -> Self:
-        for name in ("semantic", "cache_exact"):
-            if getattr(self, name) and not self.cache:
-                raise ValueError(f"{name} = true needs cache = true: set both or neither")
+        if self.semantic and not self.cache:
+            raise ValueError("semantic = true needs cache = true: set both or neither")
         return self
 
     @model_validator(mode="after")
