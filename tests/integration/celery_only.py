@@ -6,6 +6,7 @@ It gets what to do as JSON in its argument, and prints the replies as JSON.
 import json
 import sys
 import uuid
+from typing import Any
 
 from celery import Celery
 from kombu import Queue
@@ -15,8 +16,8 @@ def main() -> None:
     order = json.loads(sys.argv[1])
     app = Celery(broker=order["broker"], set_as_current=False)
     app.conf.update(order["conf"])
-    intake = Queue(order["queue"], queue_arguments=order["arguments"])
-    answers = Queue(f"reply.{uuid.uuid4().hex}", **order["reply_queue"])
+    intake: Any = Queue(order["queue"], queue_arguments=order["arguments"])
+    answers: Any = Queue(f"reply.{uuid.uuid4().hex}", **order["reply_queue"])
     replies = []
     with app.connection_for_read() as connection, connection.SimpleQueue(answers) as box:
         for task, kwargs in order["messages"]:

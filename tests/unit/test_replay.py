@@ -79,7 +79,7 @@ def ask(house: House, run: str, *asked: Decision) -> None:
 
 
 def pick(key: str, **more: Any) -> Decision:
-    fields = {"prompt": f"Which of {key}?", "kind": "pick", "output": AB} | more
+    fields: dict[str, Any] = {"prompt": f"Which of {key}?", "kind": "pick", "output": AB} | more
     return Decision(key=key, **fields)
 
 
@@ -195,7 +195,7 @@ def test_what_the_other_profile_cannot_ask_is_told_in_one_line(
 
 
 def test_an_unfinished_replay_is_found_by_what_it_asks(house: House) -> None:
-    config = {"source": house.run, "kinds": [], "limit": None, "tier": None}
+    config: dict[str, Any] = {"source": house.run, "kinds": [], "limit": None, "tier": None}
     begun = start_run(house.engine, mode="replay", profile="house", now=5, config=config)
     assert unfinished(house.engine, "replay", "house", config) == begun
     assert unfinished(house.engine, "replay", "house", config | {"limit": 3}) is None

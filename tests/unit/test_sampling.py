@@ -11,7 +11,7 @@ from routing.decision import ChoiceOutput, JsonOutput, Output, TextOutput
 from tests.unit.catalogs import MODELS, TIERS, catalog, decision
 from workers.questions import MARKUP_TOKENS, Questions
 
-OWN = {"max_tokens": 50, "temperature": 0.1, "top_p": 0.9, "stops": ["\n"]}
+OWN: dict[str, Any] = {"max_tokens": 50, "temperature": 0.1, "top_p": 0.9, "stops": ["\n"]}
 SHOP = catalog(
     tiers=TIERS | {"local_fast": {"rank": 1, "sampling": OWN}},
     models=MODELS | {"small": {"backend": "scripted", "context": 1000}},
