@@ -15,6 +15,7 @@ from cli.output import percent, print_json
 from config.catalog import BackendName, Catalog
 from config.errors import InputError
 from config.settings import load_settings
+from producers.pipeline.examples import example_decisions as pipeline_decisions
 from producers.prompts import PROMPTS, Template, load_template
 from producers.simulation.apply import KINDS
 from producers.simulation.examples import example_decisions
@@ -95,11 +96,13 @@ def _model(catalog: Catalog, name: str | None) -> str:
 
 
 def _examples(catalog: Catalog) -> dict[str, list[Decision]]:
-    """Decisions of a simulated day by template, where the profile has the simulation's kinds."""
-    if any(kind not in catalog.kinds for kind in KINDS):
-        return {}
-    played = example_decisions(catalog)
-    return {decisions[0].template: decisions for decisions in played.values()}
+    """Decisions by template: of the pipeline, and of a simulated day where the profile has its
+    kinds."""
+    found = dict(pipeline_decisions())
+    if all(kind in catalog.kinds for kind in KINDS):
+        played = example_decisions(catalog)
+        found |= {decisions[0].template: decisions for decisions in played.values()}
+    return found
 
 
 def _kinds(catalog: Catalog, template: Template) -> tuple[str, ...]:
