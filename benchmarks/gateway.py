@@ -28,18 +28,22 @@ import psutil
 
 from benchmarks.gateway_load import load
 from cli.output import say
+from config.gateway import KEY_VARIABLE, new_key
 from workers.valkey import free_port
 
 HERE = Path(__file__).parent
 START_S = 120
 WARM_S = 3
 MIB = 1 << 20
+KEY = new_key()
+"""The one key of both."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print it."""
     options = _options(arguments)
     found = {"uptier": _measured(uptier, options)}
+    say(f"uptier {json.dumps(found['uptier'])}")
     if options.litellm is not None:
         found["litellm"] = _measured(lambda folder: litellm(folder, options.litellm), options)
     if options.json:
@@ -65,9 +69,9 @@ def _measured(serving: Any, options: argparse.Namespace) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="uptier-bench-") as folder,
         serving(Path(folder)) as (port, process),
     ):
-        asyncio.run(load(port, options.clients, WARM_S, options.stream))
+        asyncio.run(load(port, KEY, options.clients, WARM_S, options.stream))
         before = _memory(process)
-        said = asyncio.run(load(port, options.clients, options.seconds, options.stream))
+        said = asyncio.run(load(port, KEY, options.clients, options.seconds, options.stream))
         after = _memory(process)
     return {
         "requests": said.requests, "errors": said.errors, "per_s": round(said.per_s, 1),
@@ -82,11 +86,12 @@ def uptier(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
     """A gateway with a stack of its own."""
     command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--profile",
                str(HERE / "scripted.toml")]  # fmt: skip
-    environment = {"UPTIER_DATA_DIR": str(folder), "UPTIER_LOG_LEVEL": "WARNING"}
+    environment = {"UPTIER_DATA_DIR": str(folder), "UPTIER_LOG_LEVEL": "WARNING",
+                   KEY_VARIABLE: KEY}  # fmt: skip
     log = folder / "said"
     with _program(command, environment, log) as process:
         address = re.compile(r"http://\S+:(\d+)/v1")
-        port = _awaited(process, lambda: address.search(log.read_text()))
+        port = _awaited(process, log, lambda: address.search(log.read_text()))
         yield int(port.group(1)), psutil.Process(process.pid)
 
 
@@ -101,12 +106,13 @@ def litellm(folder: Path, program: Path) -> Iterator[tuple[int, psutil.Process]]
     answering = [sys.executable, "-m", "benchmarks.gateway_load", str(upstream)]
     command = [str(program), "--config", str(config), "--port", str(port), "--host", "127.0.0.1",
                "--num_workers", "1", "--telemetry", "False"]  # fmt: skip
-    alone = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": ""}
+    alone = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "PYTHONPATH": "",
+             "LITELLM_MASTER_KEY": KEY}  # fmt: skip
     with (
         _program(answering, {}, folder / "upstream"),
         _program(command, alone, folder / "said") as process,
     ):
-        _awaited(process, lambda: _listens(port))
+        _awaited(process, folder / "said", lambda: _listens(port))
         yield port, psutil.Process(process.pid)
 
 
@@ -128,13 +134,14 @@ def _program(
                 process.wait()
 
 
-def _awaited(process: subprocess.Popen[bytes], found: Callable[[], Any]) -> Any:
+def _awaited(process: subprocess.Popen[bytes], log: Path, found: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline and process.poll() is None:
         if result := found():
             return result
         time.sleep(0.2)
-    raise SystemExit(f"{process.args!r} did not begin to serve")
+    said = log.read_text(errors="replace").strip().splitlines()[-10:]
+    raise SystemExit("\n".join([*said, f"{process.args!r} did not begin to serve"]))
 
 
 def _listens(port: int) -> bool:

@@ -44,17 +44,17 @@ class Load:
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-async def load(port: int, clients: int, seconds: float, stream: bool) -> Load:
+async def load(port: int, key: str, clients: int, seconds: float, stream: bool) -> Load:
     """Have clients ask one question after the other on connections that they keep."""
     found = Load()
     begun = time.perf_counter()
     ends = begun + seconds
-    await asyncio.gather(*(_client(port, n, ends, stream, found) for n in range(clients)))
+    await asyncio.gather(*(_client(port, key, n, ends, stream, found) for n in range(clients)))
     found.seconds = time.perf_counter() - begun
     return found
 
 
-async def _client(port: int, number: int, ends: float, stream: bool, found: Load) -> None:
+async def _client(port: int, key: str, number: int, ends: float, stream: bool, found: Load) -> None:
     asked = 0
     while time.perf_counter() < ends:
         try:
@@ -67,7 +67,8 @@ async def _client(port: int, number: int, ends: float, stream: bool, found: Load
             while time.perf_counter() < ends:
                 asked += 1
                 begun = time.perf_counter()
-                writer.write(_request(f"Client {number} asks its question {asked}.", stream))
+                prompt = f"Client {number} asks its question {asked}."
+                writer.write(_request(prompt, key, stream))
                 if not await _answered(reader):
                     found.errors += 1
                     break
@@ -78,11 +79,11 @@ async def _client(port: int, number: int, ends: float, stream: bool, found: Load
             writer.close()
 
 
-def _request(prompt: str, stream: bool) -> bytes:
+def _request(prompt: str, key: str, stream: bool) -> bytes:
     messages = [{"role": "user", "content": prompt}]
     body = json.dumps({"model": "auto", "messages": messages, "stream": stream}).encode()
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer none\r\n"
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

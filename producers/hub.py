@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 200
 """Decisions of one submission; what is more goes with the next."""
+LATE = 10_000
+"""Decisions that a poll found, whose notice is still to come and means nothing then."""
 CLASSIFYING = 8
 """Submissions that may wait for a classification at a time."""
 TELL_S = 0.05
@@ -79,6 +81,7 @@ class Hub:
         self._waiting: dict[str, list[Ticket]] = {}
         self._due: set[str] = set()
         self._told: dict[str, Ticket] = {}
+        self._ended: dict[str, None] = {}
         self._closing = False
         self._failure: str | None = None
         self._classifying = ThreadPoolExecutor(CLASSIFYING, thread_name_prefix="classifying")
@@ -237,10 +240,10 @@ class Hub:
             if polls:
                 next_poll = time.monotonic() + POLL_S
                 self._ask_for_failure()
-            self._look(ids)
+            self._look(ids, due)
         self._fail_all(StackError(CLOSING))
 
-    def _look(self, ids: set[str]) -> None:
+    def _look(self, ids: set[str], due: set[str]) -> None:
         if not ids:
             return
         try:
@@ -251,6 +254,9 @@ class Hub:
             return
         with self._lock:
             ended = [(self._waiting.pop(s.id, []), Ended(s, used[s.id])) for s in found]
+            self._ended.update((one.id, None) for one in found if one.id not in due)
+            while len(self._ended) > LATE:
+                del self._ended[next(iter(self._ended))]
         if ended:
             self._call(self._end, [(t, one) for tickets, one in ended for t in tickets])
 
@@ -292,13 +298,16 @@ class Hub:
     # The thread that hears notices.
 
     def _hear(self, ids: Sequence[str]) -> list[str]:
-        """Have those looked at that are awaited; the others come back."""
+        """Have those looked at that are awaited; the others come back, less what has ended."""
         with self._lock:
+            late = self._ended.keys() & set(ids)
+            for one in late:
+                del self._ended[one]
             ours = self._waiting.keys() & set(ids)
             if ours:
                 self._due |= ours
                 self._news.notify()
-        return [one for one in ids if one not in ours]
+        return [one for one in ids if one not in ours and one not in late]
 
     # The event loop.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 from tests.integration.gateways import Gateway, serving
@@ -34,59 +35,65 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
         yield found
 
 
-def langchain(gateway: Gateway, **more: Any) -> Any:
+@pytest.fixture(scope="module")
+def langchain(gateway: Gateway) -> Iterator[Any]:
+    """Its model; all of them share connections, so that they are closed once."""
     made = importlib.import_module("langchain_openai").ChatOpenAI
-    return made(base_url=f"{gateway.url}/v1", api_key="none", model="auto", max_retries=0, **more)
+    found = made(base_url=f"{gateway.url}/v1", api_key="none", model="auto", max_retries=0)
+    yield found
+    found.root_client.close()
+    asyncio.run(found.root_async_client.close())
 
 
-def test_langchain_chats_streams_and_reads_usage(gateway: Gateway) -> None:
-    model = langchain(gateway)
-    found = model.invoke("What is the capital of France?")
+def test_langchain_chats_streams_and_reads_usage(langchain: Any) -> None:
+    found = langchain.invoke("What is the capital of France?")
     assert found.content == PARIS
     assert found.usage_metadata["output_tokens"] > 0
-    pieces = [chunk.content for chunk in model.stream("What is the capital of France?")]
+    pieces = [chunk.content for chunk in langchain.stream("What is the capital of France?")]
     assert "".join(pieces) == PARIS
     assert len(pieces) > 2
 
 
-def test_langchain_calls_tools_and_reads_structures(gateway: Gateway) -> None:
-    [call] = langchain(gateway).bind_tools([get_weather]).invoke("The weather in Oslo?").tool_calls
+def test_langchain_calls_tools_and_reads_structures(langchain: Any) -> None:
+    [call] = langchain.bind_tools([get_weather]).invoke("The weather in Oslo?").tool_calls
+    structured = langchain.with_structured_output(City, method="json_schema")
+    city = structured.invoke("A city, not on Mars?")
     assert (call["name"], call["args"]) == ("get_weather", {"city": "Oslo"})
-    structured = langchain(gateway).with_structured_output(City, method="json_schema")
-    assert structured.invoke("A city, not on Mars?") == City(city="Paris", people=2_100_000)
+    assert city == City(city="Paris", people=2_100_000)
 
 
-def agent(gateway: Gateway, **more: Any) -> Any:
+def with_pydantic_ai(gateway: Gateway, scene: Callable[[Any, Any], Awaitable[Any]]) -> Any:
+    """What a scene gives that is played with the library and a model behind the gateway."""
     ai = importlib.import_module("pydantic_ai")
     models = importlib.import_module("pydantic_ai.models.openai")
     providers = importlib.import_module("pydantic_ai.providers.openai")
-    provider = providers.OpenAIProvider(base_url=f"{gateway.url}/v1", api_key="none")
-    return ai.Agent(models.OpenAIChatModel("auto", provider=provider), **more)
+
+    async def play() -> Any:
+        async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none") as opened:
+            provider = providers.OpenAIProvider(openai_client=opened)
+            return await scene(ai, models.OpenAIChatModel("auto", provider=provider))
+
+    return asyncio.run(play())
 
 
-def test_pydantic_ai_runs_streams_and_calls_tools(gateway: Gateway) -> None:
-    plain = agent(gateway)
-    assert plain.run_sync("What is the capital of France?").output == PARIS
+def test_pydantic_ai_runs_and_streams(gateway: Gateway) -> None:
+    async def scene(ai: Any, model: Any) -> tuple[str, str]:
+        agent = ai.Agent(model)
+        whole = await agent.run("What is the capital of France?")
+        async with agent.run_stream("What is the capital of France?") as result:
+            pieces = [piece async for piece in result.stream_text(delta=True)]
+        return whole.output, "".join(pieces)
 
-    async def streamed() -> str:
-        async with plain.run_stream("What is the capital of France?") as result:
-            return "".join([piece async for piece in result.stream_text(delta=True)])
-
-    assert asyncio.run(streamed()) == PARIS
-    called: list[str] = []
-
-    def weather(city: str) -> str:
-        """The weather of a city."""
-        called.append(city)
-        return "It is sunny"
-
-    weather.__name__ = "get_weather"
-    talks = agent(gateway, tools=[weather])
-    assert talks.run_sync("How is the weather in Oslo?").output
-    assert called[0] == "Oslo"
+    assert with_pydantic_ai(gateway, scene) == (PARIS, PARIS)
 
 
-def test_pydantic_ai_reads_structures(gateway: Gateway) -> None:
-    ai = importlib.import_module("pydantic_ai")
-    asks = agent(gateway, output_type=ai.NativeOutput(City))
-    assert asks.run_sync("A city, not on Mars?").output == City(city="Paris", people=2_100_000)
+def test_pydantic_ai_calls_tools_and_reads_structures(gateway: Gateway) -> None:
+    async def scene(ai: Any, model: Any) -> tuple[str, City]:
+        talks = ai.Agent(model, tools=[get_weather])
+        said = await talks.run("How is the weather in Oslo?")
+        asks = ai.Agent(model, output_type=ai.NativeOutput(City))
+        return said.output, (await asks.run("A city, not on Mars?")).output
+
+    said, city = with_pydantic_ai(gateway, scene)
+    assert said == "It is sunny in Oslo today."
+    assert city == City(city="Paris", people=2_100_000)

@@ -166,6 +166,17 @@ def test_a_decision_that_settled_long_ago_is_told_at_once(house: House) -> None:
     house.run(scene)
 
 
+def test_a_notice_that_comes_late_is_not_kept(house: House) -> None:
+    async def scene(hub: Hub) -> None:
+        ticket = await hub.submit(question("polled"))
+        house.settle(ticket.id, tell=False)
+        await ticket.outcome
+        assert hub._hear([ticket.id, "another"]) == ["another"]
+        assert hub._hear([ticket.id]) == [ticket.id]
+
+    house.run(scene)
+
+
 def test_a_stack_that_dies_ends_the_waiting(house: House) -> None:
     async def scene(hub: Hub) -> None:
         ticket = await hub.submit(question("lost"))
