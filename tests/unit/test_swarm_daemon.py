@@ -87,6 +87,17 @@ def test_what_is_known_is_not_offered_again_until_it_changes(tmp_path: Path) -> 
     assert [s.arguments["path"] for s in here.steps] == ["notes.md", "more.md"]
 
 
+def test_only_files_that_no_prompt_shows_are_summed_up(tmp_path: Path) -> None:
+    here = ground(tmp_path, does("summarize"), actions=("summarize", "git_log"), max_iterations=3)
+    (here.root / "long.md").write_text("a long line\n" * 200)
+    assert here.work() is Ending.NOTHING_LEFT
+    [step] = [s for s in here.steps if s.action == "summarize"]
+    assert (step.arguments, step.output) == ({"path": "long.md"}, "It says what it says.")
+    prompt = next(d.prompt for d in here.answers.asked if d.key.endswith(".work"))
+    assert prompt.startswith("Material:\na long line")
+    assert prompt.endswith("Task: Sum up the file long.md.")
+
+
 def test_a_long_output_is_put_into_a_sentence_by_its_own_class(tmp_path: Path) -> None:
     here = ground(tmp_path, does("list_files"), actions=("list_files",))
     for number in range(20):
@@ -357,7 +368,9 @@ def test_a_daemons_daemon_works_within_the_same_bounds_and_asks_nobody(tmp_path:
     here.work()
     decide(here, approve=True)
     here.work()
-    assert here.steps[1].output.startswith("all iterations are done; iteration 5 of 5")
+    assert here.steps[1].output.startswith(
+        "all iterations are done; objective: sub\niteration 5 of 5"
+    )
     with here.engine.connect() as connection:
         [child] = connection.execute(text("select id from run where mode = 'daemon-child'")).all()
     inner = swarm.steps(here.engine, child.id)
