@@ -6,16 +6,19 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text, update
 
+from cli.daemon import alerts
 from config.load import load_catalog
 from config.swarm import Governor
 from ledger import approvals, memories, swarm
 from ledger.approvals import APPROVALS, Standing
+from ledger.budgets import Bound, reserve, settle
 from ledger.clock import SECOND
 from ledger.database import writing
 from ledger.memories import NewMemory, Source
@@ -548,6 +551,17 @@ def test_the_rate_counts_what_earlier_processes_did(tmp_path: Path) -> None:
     assert pace.due_at([1, 2]) == 0
     assert pace.due_at([5, 1, 9, 7]) == 5 + 3_600 * SECOND
     assert Pace(None, tmp_path, lambda: 0, print).due_at([1, 2, 3]) == 0
+
+
+def test_a_budget_past_its_mark_is_told_of_once(tmp_path: Path) -> None:
+    here = ground(tmp_path, does("read_file"))
+    today = datetime.now(UTC).date().isoformat()
+    bound, told = Bound(f"day:{today}", 10_000_000), set[str]()
+    for micros, news in ((7_900_000, 0), (200_000, 1), (100_000, 0)):
+        with writing(here.engine) as connection:
+            assert reserve(connection, [bound], micros) is None
+            settle(connection, [bound.scope], micros, micros)
+        assert len(alerts(here.engine, here.run.id, 0.8, told)) == news
 
 
 def test_a_schema_that_leaves_no_choice_is_not_asked() -> None:
