@@ -72,6 +72,8 @@ class Action:
 
     def is_offered(self, sight: Sight) -> bool:
         """Whether it makes sense now: what is known already is not offered again."""
+        if sight.known.keeps_failing(self.name):
+            return False
         if self.schema is None and self.effect is Effect.READS:
             return self.offered(sight) and not sight.known.is_known(self.name, {}, sight.changed_at)
         return self.offered(sight) and (self.schema is None or self.schema(sight) is not None)

@@ -183,6 +183,14 @@ def test_edits_that_do_not_fit_change_nothing(
     assert (here.root / "notes.md").read_text() == "first line\n"
 
 
+def test_what_keeps_failing_is_left_out_for_a_while(tmp_path: Path) -> None:
+    edit = {**EDIT, "find": "absent"}
+    here = ground(tmp_path, after_reading(does("edit_file", **edit)), max_iterations=9)
+    here.work()
+    tried = [step.action == "edit_file" for step in here.steps]
+    assert tried == [False, True, True, False, False, False, False, True, True]
+
+
 def test_an_empty_find_adds_to_a_file_or_makes_one(tmp_path: Path) -> None:
     for path, expected in (("notes.md", "first line\nmore\n"), ("docs/new.md", "more\n")):
         (tmp_path / path.replace("/", "-")).mkdir()
