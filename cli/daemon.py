@@ -123,10 +123,8 @@ def _work(live: Session, order: Order, pace: Pace, *, verbose: bool, waits: bool
             say(f"   `uptier approvals approve {step.approval_id}` lets it happen")
 
     def alert() -> None:
-        for use in usage(live.engine, live.run.id, catalog.cloud_budget.alert_share, now()):
-            if use.alert and use.scope not in told:
-                told.add(use.scope)
-                say(f"budget {budget_line(use)}")
+        for line in alerts(live.engine, live.run.id, catalog.cloud_budget.alert_share, told):
+            say(line)
 
     @contextmanager
     def hire(child: Order) -> Iterator[tuple[RunInfo, Asker]]:
@@ -140,6 +138,15 @@ def _work(live: Session, order: Order, pace: Pace, *, verbose: bool, waits: bool
 
     house = House(catalog, live.engine, now, pace, hire, Watch(on_step, say, alert), waits)
     return Daemon(order, live.run, live.client, house).work()
+
+
+def alerts(engine: Engine, run_id: str, share: float, told: set[str]) -> list[str]:
+    """A line for each budget that has come to that share of its limit since it was last asked;
+    ``told`` are the scopes of those that were told before, and of these then."""
+    news = [use for use in usage(engine, run_id, share, now()) if use.alert]
+    news = [use for use in news if use.scope not in told]
+    told.update(use.scope for use in news)
+    return [f"budget {budget_line(use)}" for use in news]
 
 
 def _show(found: DaemonStatus, as_json: bool) -> int:

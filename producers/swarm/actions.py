@@ -24,12 +24,14 @@ Schema = dict[str, Any]
 @dataclass(frozen=True)
 class Sight:
     """What there is at the start of an iteration: the history, and the files and folders of the
-    directory with when each was last changed, in microseconds since 1970."""
+    directory with when each was last changed, in microseconds since 1970. ``long`` are the files
+    that do not fit into a prompt."""
 
     catalog: Catalog
     known: Known
     files: Mapping[str, int]
     folders: Mapping[str, int]
+    long: frozenset[str] = frozenset()
     is_child: bool = False
 
     @property
@@ -70,6 +72,8 @@ class Action:
 
     def is_offered(self, sight: Sight) -> bool:
         """Whether it makes sense now: what is known already is not offered again."""
+        if sight.known.keeps_failing(self.name):
+            return False
         if self.schema is None and self.effect is Effect.READS:
             return self.offered(sight) and not sight.known.is_known(self.name, {}, sight.changed_at)
         return self.offered(sight) and (self.schema is None or self.schema(sight) is not None)
@@ -95,15 +99,17 @@ def one_of(name: str, values: tuple[str, ...]) -> Schema | None:
     return fields(**{name: {"enum": list(values)}}) if values else None
 
 
-def _file(action: str) -> Callable[[Sight], Schema | None]:
-    """A file that the action was not done with yet."""
+def _file(sight: Sight) -> Schema | None:
+    """A file that was not read since it changed."""
+    if len(sight.files) > MOST_OPTIONS:
+        return fields(path=text(200))
+    return one_of("path", sight.fresh("read_file", "path", sight.files))
 
-    def schema(sight: Sight) -> Schema | None:
-        if len(sight.files) > MOST_OPTIONS:
-            return fields(path=text(200))
-        return one_of("path", sight.fresh(action, "path", sight.files))
 
-    return schema
+def _long_file(sight: Sight) -> Schema | None:
+    """A file that no prompt shows as a whole; others are read."""
+    files = {path: at for path, at in sight.files.items() if path in sight.long}
+    return one_of("path", sight.fresh("summarize", "path", files)[:MOST_OPTIONS])
 
 
 def _folder(sight: Sight) -> Schema | None:
@@ -168,7 +174,7 @@ _READS, _RECORDS, _CHANGES = Effect.READS, Effect.RECORDS, Effect.CHANGES
 ALL = (
     Action("list_files", _READS, "lists the files of a folder", tools.list_files, _folder,
            _located),
-    Action("read_file", _READS, "shows a file", tools.read_file, _file("read_file"), _located),
+    Action("read_file", _READS, "shows a file", tools.read_file, _file, _located),
     Action("search_text", _READS, "finds lines that hold a text", tools.search_text,
            lambda sight: fields(query=text(80)),
            offered=lambda sight: not sight.known.within(2, "search_text")),
@@ -180,7 +186,7 @@ ALL = (
            tools.git("diff", "--no-ext-diff", "--no-textconv", "HEAD")),
     Action("check_deps", _READS, "compares declared dependencies with imports",
            tools.check_deps),
-    Action("summarize", _READS, "sums up a file", tools.summarize, _file("summarize"), _located),
+    Action("summarize", _READS, "sums up a long file", tools.summarize, _long_file, _located),
     Action("write_memory", _RECORDS, "notes something that is worth knowing later",
            tools.write_memory, lambda sight: fields(content=text(300)),
            offered=lambda sight: sight.known.new_since("write_memory")),

@@ -204,10 +204,11 @@ class Daemon:
         )  # fmt: skip
 
     def _sight(self, known: Known) -> Sight:
-        files = self._doing.directory.files()
+        files, most = self._doing.directory.files(), self._house.catalog.swarm.context_chars
         return Sight(
             self._house.catalog, known, {one.path: one.changed_at for one in files},
-            self._doing.directory.folders(files), self._is_child,
+            self._doing.directory.folders(files),
+            frozenset(one.path for one in files if one.size > most), self._is_child,
         )  # fmt: skip
 
     def _next_approved(self) -> Approval | None:

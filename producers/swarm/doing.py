@@ -16,7 +16,7 @@ from producers.asking import Asker
 from producers.swarm.actions import ACTIONS
 from producers.swarm.house import House
 from producers.swarm.memory import topic_of
-from producers.swarm.questions import Order, Questions
+from producers.swarm.questions import OBJECTIVE_CHARS, Order, Questions
 from producers.swarm.sandbox import Directory, Refused
 from producers.swarm.state import NOTE_CHARS, Effect, Known, headline, shortened
 from producers.swarm.tools import Result, Tools, bounded, edit_outcome
@@ -116,7 +116,8 @@ class Doing:
         """How far it has come, in words."""
         counts = known.counts()["actions"]
         done = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
-        lines = [f"iteration {len(known.steps)} of {self.order.max_iterations}; actions: {done}"]
+        lines = [f"objective: {shortened(self.order.objective, OBJECTIVE_CHARS)}"]
+        lines += [f"iteration {len(known.steps)} of {self.order.max_iterations}; actions: {done}"]
         lines += [headline(step) for step in known.steps[-self.house.catalog.swarm.history :]]
         lines += [f"waits for a person: {action}" for action in known.pending.values()]
         return "\n".join(lines)

@@ -121,11 +121,7 @@ class Questions:
 
     def work(self, known: Known, iteration: int, kind: str, task: str, material: str) -> Decision:
         """A piece of text, written about some material."""
-        values = {
-            "objective": self._objective(),
-            "task": task,
-            "material": self._shown(material),
-        }
+        values = {"material": self._shown(material), "task": task}
         own = self._catalog.kind(kind)
         output = TextOutput(max_tokens=own.max_tokens, stops=own.stops)
         return self._decision(kind, "daemon_work", values, output, known, "work", iteration)

@@ -13,6 +13,8 @@ from ledger.swarm import State, Step
 
 NOTE_CHARS = 160
 """Of an iteration's line in the history."""
+LATELY, MOST_FAILURES = 5, 2
+"""Of so many last iterations an action may fail in so many before it is left out for a while."""
 SETTLED = (State.DONE, State.FAILED)
 HELD = (State.WAITING, State.DENIED)
 FAR = ("exec", "spawn_daemon")
@@ -93,6 +95,11 @@ class Known:
     def within(self, count: int, *actions: str) -> bool:
         """Whether one of the actions is among the last steps."""
         return any(s.action in actions for s in self.steps[-count:])
+
+    def keeps_failing(self, action: str) -> bool:
+        """Whether an action has gone wrong several times of late: others are tried first."""
+        late = self.steps[-LATELY:]
+        return sum(s.action == action and s.state is State.FAILED for s in late) >= MOST_FAILURES
 
     def done(self, action: str) -> list[Step]:
         """The steps in which that action succeeded."""

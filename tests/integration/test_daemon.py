@@ -228,7 +228,8 @@ def test_memories_of_persons_get_a_topic_from_the_small_model(machine: Machine) 
          "'reboot' is no action"),
         (("daemon", "--objective", "x", "--workdir", ".", "--sample"), "is not empty"),
         (("daemon", "--objective", "x" * 2_001, "--workdir", "."), "2001 characters"),
-        (("daemon", "--objective", "x", "--workdir", ".", "--profile", "gpu"), "swarm"),
+        (("daemon", "--objective", "x", "--workdir", ".", "--profile",
+          str(PROFILE.with_name("profiles_scripted.toml"))), 'include = ["swarm"]'),
         (("daemon", "--resume", "--objective", "x"), "drop --objective"),
         (("daemon", "--resume"), "no daemon to resume"),
         (("daemon", "--status"), "no daemon has run"),
@@ -239,13 +240,10 @@ def test_memories_of_persons_get_a_topic_from_the_small_model(machine: Machine) 
         (("memory", "add", " "), "1 to 4000 characters"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_one_line(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], says: str
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+def test_wrong_input_is_one_line(machine: Machine, words: tuple[str, ...], says: str) -> None:
     done = subprocess.run(
-        machine.command(*words), capture_output=True, text=True, env=machine.env | {
-            "PYTHONPATH": os.getcwd()}, cwd=machine.work, timeout=100, check=False,
+        machine.command(*words), capture_output=True, text=True, cwd=machine.work, timeout=100,
+        env=machine.env | {"PYTHONPATH": str(PROFILE.parents[1])}, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()

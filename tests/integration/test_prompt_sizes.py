@@ -10,6 +10,9 @@ import pytest
 from cli.main import run
 from producers.prompts import PROMPTS
 
+OF_THE_DAEMON = {
+    "daemon_action", "daemon_arguments", "daemon_note", "daemon_work", "classify_memory",
+}  # fmt: skip
 Captured = pytest.CaptureFixture[str]
 
 
@@ -22,7 +25,8 @@ def test_every_template_is_counted_in_the_models_own_tokens(
     rows = {row["template"]: row for row in shown["templates"]}
     assert set(rows) == {path.stem for path in PROMPTS.glob("*.toml")}
     for row in rows.values():
-        assert row["states"] > 0
+        # The daemon's states come from directories; without one they are not filled in.
+        assert row["states"] > 0 or row["template"] in OF_THE_DAEMON
         assert row["most"] >= row["own"] > 0
         # What agents share is the larger part, or sharing it would not be worth much.
         assert row["shared"] > row["own"]

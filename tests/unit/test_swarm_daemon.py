@@ -6,16 +6,19 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text, update
 
+from cli.daemon import alerts
 from config.load import load_catalog
 from config.swarm import Governor
 from ledger import approvals, memories, swarm
 from ledger.approvals import APPROVALS, Standing
+from ledger.budgets import Bound, reserve, settle
 from ledger.clock import SECOND
 from ledger.database import writing
 from ledger.memories import NewMemory, Source
@@ -85,6 +88,17 @@ def test_what_is_known_is_not_offered_again_until_it_changes(tmp_path: Path) -> 
     (here.root / "more.md").write_text("new")
     assert here.work() is Ending.NOTHING_LEFT
     assert [s.arguments["path"] for s in here.steps] == ["notes.md", "more.md"]
+
+
+def test_only_files_that_no_prompt_shows_are_summed_up(tmp_path: Path) -> None:
+    here = ground(tmp_path, does("summarize"), actions=("summarize", "git_log"), max_iterations=3)
+    (here.root / "long.md").write_text("a long line\n" * 200)
+    assert here.work() is Ending.NOTHING_LEFT
+    [step] = [s for s in here.steps if s.action == "summarize"]
+    assert (step.arguments, step.output) == ({"path": "long.md"}, "It says what it says.")
+    prompt = next(d.prompt for d in here.answers.asked if d.key.endswith(".work"))
+    assert prompt.startswith("Material:\na long line")
+    assert prompt.endswith("Task: Sum up the file long.md.")
 
 
 def test_a_long_output_is_put_into_a_sentence_by_its_own_class(tmp_path: Path) -> None:
@@ -167,6 +181,14 @@ def test_edits_that_do_not_fit_change_nothing(
     here.work()
     assert says in here.steps[1].note
     assert (here.root / "notes.md").read_text() == "first line\n"
+
+
+def test_what_keeps_failing_is_left_out_for_a_while(tmp_path: Path) -> None:
+    edit = {**EDIT, "find": "absent"}
+    here = ground(tmp_path, after_reading(does("edit_file", **edit)), max_iterations=9)
+    here.work()
+    tried = [step.action == "edit_file" for step in here.steps]
+    assert tried == [False, True, True, False, False, False, False, True, True]
 
 
 def test_an_empty_find_adds_to_a_file_or_makes_one(tmp_path: Path) -> None:
@@ -357,7 +379,9 @@ def test_a_daemons_daemon_works_within_the_same_bounds_and_asks_nobody(tmp_path:
     here.work()
     decide(here, approve=True)
     here.work()
-    assert here.steps[1].output.startswith("all iterations are done; iteration 5 of 5")
+    assert here.steps[1].output.startswith(
+        "all iterations are done; objective: sub\niteration 5 of 5"
+    )
     with here.engine.connect() as connection:
         [child] = connection.execute(text("select id from run where mode = 'daemon-child'")).all()
     inner = swarm.steps(here.engine, child.id)
@@ -535,6 +559,17 @@ def test_the_rate_counts_what_earlier_processes_did(tmp_path: Path) -> None:
     assert pace.due_at([1, 2]) == 0
     assert pace.due_at([5, 1, 9, 7]) == 5 + 3_600 * SECOND
     assert Pace(None, tmp_path, lambda: 0, print).due_at([1, 2, 3]) == 0
+
+
+def test_a_budget_past_its_mark_is_told_of_once(tmp_path: Path) -> None:
+    here = ground(tmp_path, does("read_file"))
+    today = datetime.now(UTC).date().isoformat()
+    bound, told = Bound(f"day:{today}", 10_000_000), set[str]()
+    for micros, news in ((7_900_000, 0), (200_000, 1), (100_000, 0)):
+        with writing(here.engine) as connection:
+            assert reserve(connection, [bound], micros) is None
+            settle(connection, [bound.scope], micros, micros)
+        assert len(alerts(here.engine, here.run.id, 0.8, told)) == news
 
 
 def test_a_schema_that_leaves_no_choice_is_not_asked() -> None:
