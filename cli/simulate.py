@@ -100,7 +100,7 @@ def _play_of(
     settings: Settings, given: dict[str, int | None], manner: Manner, *, resume: bool
 ) -> _Play:
     """What is to be lived: what is given, else as it was recorded, else as usual."""
-    migrate(settings)
+    settings.catalog  # noqa: B018 - a broken profile must show before anything is written
     old = _unfinished(settings) if resume else None
     if old is not None:
         manner = _manner(old.config)
@@ -136,6 +136,7 @@ def _unfinished(settings: Settings) -> RunInfo:
 
 
 def _run(settings: Settings, run_id: str | None) -> RunInfo | None:
+    migrate(settings)
     engine = open_ledger(settings)
     try:
         return find_run(engine, run_id, mode=MODE)
