@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, 
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from config.errors import LedgerError
 from config.settings import Settings
@@ -27,6 +28,8 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_MS = 15_000
+MAKING_S = 20.0
+"""How long a ledger that others are making is waited for."""
 MIGRATING = 0x7570746965
 CONNECT_TIMEOUT_S = 5
 MENDS = (
@@ -124,27 +127,42 @@ def migrate(settings: Settings) -> None:
     """
     engine = open_ledger(settings)
     try:
-        config = _alembic_config()
-        script = ScriptDirectory.from_config(config)
-        with engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-        if current == script.get_current_head():
-            return
-        if current is not None and current not in {s.revision for s in script.walk_revisions()}:
-            raise LedgerError(
-                f"ledger {_shown(engine)} is of version {current!r}, made by a newer Uptier: "
-                "update Uptier, or name another UPTIER_DATA_DIR"
-            )
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                # Machines that start at once: the first makes the tables, the others find them.
-                connection.exec_driver_sql(f"select pg_advisory_xact_lock({MIGRATING})")
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
+        # Those who start at once stand in one another's way where SQLite does not wait by itself:
+        # while one of them makes the file and its log.
+        Retrying(
+            retry=retry_if_exception(_is_locked),
+            wait=wait_random_exponential(multiplier=0.05, max=1.0),
+            stop=stop_after_delay(MAKING_S),
+            reraise=True,
+        )(_bring_up, engine)
     except DBAPIError as error:
         raise ledger_error(engine, error) from None
     finally:
         engine.dispose()
+
+
+def _bring_up(engine: Engine) -> None:
+    config = _alembic_config()
+    script = ScriptDirectory.from_config(config)
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    if current == script.get_current_head():
+        return
+    if current is not None and current not in {s.revision for s in script.walk_revisions()}:
+        raise LedgerError(
+            f"ledger {_shown(engine)} is of version {current!r}, made by a newer Uptier: "
+            "update Uptier, or name another UPTIER_DATA_DIR"
+        )
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            # Machines that start at once: the first makes the tables, the others find them.
+            connection.exec_driver_sql(f"select pg_advisory_xact_lock({MIGRATING})")
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+
+
+def _is_locked(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and "database is locked" in str(error.orig)
 
 
 def ledger_error(engine: Engine, error: DBAPIError) -> LedgerError:
