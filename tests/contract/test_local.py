@@ -133,14 +133,15 @@ def test_what_is_ones_own_costs_nothing(local: tuple[str, Backend]) -> None:
 def test_the_pieces_of_a_text_are_its_answer(
     local: tuple[str, Backend], stops: tuple[str, ...]
 ) -> None:
-    _, backend = local
+    name, backend = local
     assert backend.capabilities.streaming
     heard: list[str] = []
     asked = request(TEXT, prompt="Tell a tale of the sea.", max_tokens=40, stops=stops)
     (found,) = backend.answer([replace(asked, on_text=heard.append)])
     assert found.error is None
     assert "".join(heard) == found.raw
-    assert found.raw == ask(backend, TEXT, prompt=asked.prompt, max_tokens=40, stops=stops).raw
+    if name != "llama_server":  # what it has kept of prompts moves its logits, and so its draws
+        assert found.raw == ask(backend, TEXT, prompt=asked.prompt, max_tokens=40, stops=stops).raw
     assert len(heard) > 1 or len(found.raw.split()) < 3
 
 
