@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from cli.waiting import wait_for_all
 from config.broker import check_broker
 from config.catalog import Catalog
 from config.errors import ConfigurationError, InputError
+from config.files import written_whole
 from config.load import load_catalog
 from config.queues import make_app
 from config.settings import Settings, load_settings
@@ -275,13 +275,8 @@ def _write(results: Iterator[dict[str, Any]], to: Path | None) -> int:
 @contextmanager
 def _replacing(path: Path) -> Iterator[TextIO]:
     """A file that takes the place of ``path`` once it is whole."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def _line(result: dict[str, Any]) -> str:

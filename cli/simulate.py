@@ -18,6 +18,7 @@ from cli.report import print_report
 from cli.session import ledger_session, session
 from cli.simulate_watch import Watched
 from config.errors import InputError
+from config.files import written_whole
 from config.load import load_catalog
 from config.settings import Settings, load_settings
 from ledger.clock import now
@@ -81,7 +82,8 @@ def simulate(
             write_recording(engine, run, play.config, record)
         figures = report(engine, settings, load_catalog(settings.profile), run)
     if state is not None:
-        state.write_text(play.simulation.state())
+        with written_whole(state) as unfinished:
+            unfinished.write_text(play.simulation.state())
     _show(figures, play.simulation, as_json=as_json)
     return 1 if figures.unsettled else 0
 

@@ -65,7 +65,7 @@ def recorded(
         query = (
             select(*DECISIONS.c, PREFIXES.c.text.label("system"))
             .outerjoin(PREFIXES, PREFIXES.c.id == DECISIONS.c.prefix_id)
-            .where(_asked_by_askers(run_id), DECISIONS.c.id > last)
+            .where(asked_by_askers(run_id), DECISIONS.c.id > last)
             .order_by(DECISIONS.c.id)
             .limit(size)
         )
@@ -83,7 +83,7 @@ def count_recorded(engine: Engine, run_id: str, kinds: Sequence[str] = ()) -> di
     """How many decisions were asked of a run, by kind."""
     query = (
         select(DECISIONS.c.kind, func.count().label("n"))
-        .where(_asked_by_askers(run_id))
+        .where(asked_by_askers(run_id))
         .group_by(DECISIONS.c.kind)
     )
     if kinds:
@@ -111,7 +111,7 @@ def pairs(engine: Engine, before: str, after: str) -> Iterator[Pair]:
     while True:
         query = (
             select(*DECISIONS.c)
-            .where(_asked_by_askers(after), DECISIONS.c.id > last)
+            .where(asked_by_askers(after), DECISIONS.c.id > last)
             .order_by(DECISIONS.c.id)
             .limit(PAGE)
         )
@@ -135,7 +135,8 @@ def pairs(engine: Engine, before: str, after: str) -> Iterator[Pair]:
         last = later[-1].id
 
 
-def _asked_by_askers(run_id: str) -> Any:
+def asked_by_askers(run_id: str) -> Any:
+    """The run's decisions but for the questions about other decisions."""
     return (
         (DECISIONS.c.run_id == run_id)
         & DECISIONS.c.parent_id.is_(None)

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, Row, Select, select
 
 from config.catalog import Catalog
 from ledger.database import insert_or_ignore, reading, writing
+from ledger.recorded import asked_by_askers
 from ledger.records import Planned, decision_row, prefix_id, storable
 from ledger.transitions import DECISIONS, chunks, insert_prefixes
 from routing.complexity import complexity
@@ -98,7 +99,7 @@ def _recorded(run_id: str) -> Select[Any]:
         c.id, c.key, c.kind, c.prefix_id, c.prompt, c.output, c.template, c.status, c.answer,
         c.answer_lane, c.p_answer, c.climbs,
     ).where(
-        c.run_id == run_id, c.parent_id.is_(None), c.state == State.SETTLED.value,
+        asked_by_askers(run_id), c.state == State.SETTLED.value,
         c.status != Status.CANCELLED.value,
     )  # fmt: skip
 

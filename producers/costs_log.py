@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from config.errors import InputError
+from config.files import written_whole
 from ledger.usage import Usage
 from producers.costs_report import MILLION, moment
 
@@ -75,19 +76,11 @@ def atomic(path: Path) -> Iterator[TextIO]:
     Raises:
         InputError: it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        unfinished.replace(path)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}; name another file"
-        ) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        written_whole(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
+        yield file
 
 
 def as_object(one: Usage) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from sqlalchemy import Engine
 
 from config.catalog import Catalog
 from config.errors import InputError
+from config.files import written_whole
 from ledger.clock import Clock
 from ledger.patience import patiently
 from ledger.recordings import (
@@ -182,21 +182,16 @@ def write_recording(engine: Engine, run: RunInfo, config: Mapping[str, Any], pat
     ``config`` is what fixes the run, so that whoever replays it starts it alike. The file holds
     no prompts. It appears under its name only when it is whole. Equal runs give equal bytes.
     """
-    digest = hashlib.sha256(f"{run.id}.{path}".encode()).hexdigest()[:8]
-    beside = path.with_name(f".{path.name}.{digest}")
     count = sum(1 for _ in all_recorded(engine, run.id))
     header = {"format": FORMAT, "config": dict(config), "decisions": count}
     records = sorted(all_recorded(engine, run.id), key=lambda one: one.key)
-    try:
-        with beside.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-            for line in _written(header, records):
-                file.write(line)
-        beside.replace(path)
-    except OSError as error:
-        reason = f"{error.strerror}: name a file that can be written"
-        raise InputError(f"--record {path}: {reason}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    with (
+        written_whole(path) as unfinished,
+        unfinished.open("wb") as raw,
+        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file,
+    ):
+        for line in _written(header, records):
+            file.write(line)
     return count
 
 

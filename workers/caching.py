@@ -76,31 +76,32 @@ class Memory:
             for one in asked.values()
             if (entry := found.get(one.place.key)) is not None
         ]
-        hits += self._serve_from_above([c for c in claimed if c.id in asked], hits)
+        served = {hit.id for hit in hits}
+        hits += self._serve_from_above(
+            [(c, asked[c.id].place.key) for c in claimed if c.id in asked and c.id not in served]
+        )
         served = {hit.id for hit in hits}
         missed = [one for one in asked.values() if one.id not in served]
         return hits + self._serve_alike([one for one in missed if self._seeks(one.decision)])
 
-    def _serve_from_above(self, claimed: Sequence[Claimed], hits: Sequence[Hit]) -> list[Hit]:
+    def _serve_from_above(self, missed: Sequence[tuple[Claimed, str]]) -> list[Hit]:
         """What a lane further up the plan has answered to the very question: this lane was passed
-        over for it or has failed at it, and would only fail once more. Or what the whole plan came
-        to below the bar."""
+        over for it or has failed at it, and would only fail once more. Or, where the plan begins,
+        what the whole of it came to below the bar. Each is given with its key on this lane."""
         if self._fingerprint_of is None:
             return []
-        served = {hit.id for hit in hits}
-        keys = {
-            one.id: self._keys(one.decision, one.run_id, plan_of(one).lanes[one.hop :])
-            for one in claimed
-            if one.id not in served
-        }
-        asked = {one: (*some[1:], ladder_key(some)) for one, some in keys.items()}
+        asked: dict[str, list[str]] = {}
+        for one, own in missed:
+            above_it = self._keys(one.decision, one.run_id, plan_of(one).lanes[one.hop + 1 :])
+            ladder = [ladder_key([own, *above_it])] if one.hop == 0 else []
+            asked[one.id] = above_it + ladder
         wanted = [key for some in asked.values() for key in some if key]
         found = patiently(cache.fetch, self._engine, wanted, self._clock())
         above, used = [], []
-        for one, some in asked.items():
+        for name, some in asked.items():
             key = next((key for key in some if key in found), None)
             if key is not None:
-                above.append(_as_hit(one, found[key]))
+                above.append(_as_hit(name, found[key]))
                 used.append(key)
         patiently(cache.count_hits, self._engine, used, self._clock())
         return above

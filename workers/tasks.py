@@ -20,7 +20,7 @@ from config.catalog import IN_PROCESS
 from config.errors import InputError, UptierError
 from config.queues import FETCH, INTAKE_TASK, reply, tell, wants_reply
 from config.settings import Settings
-from ledger.clock import now
+from ledger.clock import SECOND, now
 from ledger.database import open_ledger
 from ledger.outbox import CHECK, DECIDE, MAX_IDS
 from ledger.patience import passes
@@ -36,6 +36,8 @@ from workers.telling import Teller
 log = logging.getLogger(__name__)
 
 MAX_ID_CHARS = 64
+REREAD_US = 60 * SECOND
+"""How long it stands what serves another lane: its weights may be prepared anew meanwhile."""
 
 
 class Office:
@@ -49,7 +51,7 @@ class Office:
         self._engine: Engine | None = None
         self._answerer: Answerer | None = None
         self._checker: Checker | None = None
-        self._fingerprints: dict[str, str | None] = {}
+        self._fingerprints: dict[str, tuple[str | None, int]] = {}
         self._intake: Intake | None = None
 
     def engine(self) -> Engine:
@@ -86,14 +88,17 @@ class Office:
         return self._answerer
 
     def _fingerprint_of(self, lane: str) -> str | None:
-        """What serves a lane; ``None`` if its weights are on another machine, say."""
-        if lane not in self._fingerprints:
-            try:
-                found = lane_fingerprint(self._settings, self._settings.catalog.lanes[lane].model)
-            except (KeyError, UptierError):
-                found = None
-            self._fingerprints[lane] = found
-        return self._fingerprints[lane]
+        """What serves a lane, as of the last minute; ``None`` if its weights are on another
+        machine, say."""
+        found, until = self._fingerprints.get(lane, (None, 0))
+        if now() < until:
+            return found
+        try:
+            found = lane_fingerprint(self._settings, self._settings.catalog.lanes[lane].model)
+        except (KeyError, UptierError):
+            found = None
+        self._fingerprints[lane] = (found, now() + REREAD_US)
+        return found
 
     def checker(self) -> Checker:
         """The quality check."""

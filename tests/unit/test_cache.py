@@ -246,7 +246,7 @@ def test_a_choice_that_a_whole_plan_answered_below_the_bar_is_not_asked_again_fo
     plans = {
         lanes: Plan(hops=tuple(Hop(lane=lane, reason="x") for lane in lanes),
                     complexity=Complexity.SIMPLE)
-        for lanes in (("tier1", "tier2"), ("tier1",), ("tier1", "tier3"))
+        for lanes in (("tier1", "tier2"), ("tier1",), ("tier2",), ("tier1", "tier3"))
     }  # fmt: skip
     whole = plans["tier1", "tier2"]
 
@@ -266,6 +266,10 @@ def test_a_choice_that_a_whole_plan_answered_below_the_bar_is_not_asked_again_fo
     [hit] = hits()
     assert (hit.answer, hit.lane, hit.status) == ("B", "tier1", Status.DEGRADED)
     assert hits(plans["tier1",]) == []  # another plan may come to something else
+    ends(asked=asked.model_copy(update={"prompt": "Short?"}), plan=plans["tier2",])
+    again = asked.model_copy(update={"prompt": "Short?"})
+    climbed = Claimed("1", "r", again, "tier2", 0, 0, 0, whole.model_dump_json(), 1)
+    assert made.serve([climbed], "tier2", "g") == []  # tier 1 had something to say as well
     assert hits(asked=asked.model_copy(update={"prompt": "Else?"})) == []
     prints["tier2"] = "h"
     assert hits() == []
