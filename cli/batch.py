@@ -259,15 +259,12 @@ def _write(results: Iterator[dict[str, Any]], to: Path | None) -> int:
             print_json(_line(one))
         return min(failed, 1)
     beside = to.with_name(f"{to.stem}.errors{to.suffix}")
-    try:
-        with _replacing(to) as answers, _replacing(beside) as errors:
-            counts = {True: 0, False: 0}
-            for one in results:
-                fails = one["error"] is not None
-                counts[fails] += 1
-                (errors if fails else answers).write(_line(one) + "\n")
-    except OSError as error:
-        raise InputError(f"--out {to}: {error.strerror or error}; name another file") from None
+    with _replacing(to) as answers, _replacing(beside) as errors:
+        counts = {True: 0, False: 0}
+        for one in results:
+            fails = one["error"] is not None
+            counts[fails] += 1
+            (errors if fails else answers).write(_line(one) + "\n")
     typer.echo(f"{counts[False]:,} results in {to}, {counts[True]:,} errors in {beside}")
     return min(counts[True], 1)
 
@@ -275,7 +272,7 @@ def _write(results: Iterator[dict[str, Any]], to: Path | None) -> int:
 @contextmanager
 def _replacing(path: Path) -> Iterator[TextIO]:
     """A file that takes the place of ``path`` once it is whole."""
-    with written_whole(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+    with written_whole(path, "--out") as unfinished, unfinished.open("w", encoding="utf-8") as file:
         yield file
 
 

@@ -82,7 +82,7 @@ def simulate(
             write_recording(engine, run, play.config, record)
         figures = report(engine, settings, load_catalog(settings.profile), run)
     if state is not None:
-        with written_whole(state) as unfinished:
+        with written_whole(state, "--state") as unfinished:
             unfinished.write_text(play.simulation.state())
     _show(figures, play.simulation, as_json=as_json)
     return 1 if figures.unsettled else 0

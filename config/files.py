@@ -10,9 +10,9 @@ from config.errors import InputError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, option: str = "") -> Iterator[Path]:
     """A path beside ``path`` to write to, which takes its place at the end; if that is not reached,
-    nothing is left.
+    nothing is left. ``option`` is what named it, for the error.
 
     Raises:
         InputError: it cannot be written.
@@ -24,8 +24,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BrokenPipeError:
         raise  # whoever reads elsewhere has left; the file is not at fault
     except OSError as error:
+        named = f"{option} {path}".strip()
         raise InputError(
-            f"{path} cannot be written: {error.strerror or error}; name another file"
+            f"{named} cannot be written: {error.strerror or error}; name another file"
         ) from None
     finally:
         unfinished.unlink(missing_ok=True)

@@ -186,7 +186,7 @@ def write_recording(engine: Engine, run: RunInfo, config: Mapping[str, Any], pat
     header = {"format": FORMAT, "config": dict(config), "decisions": count}
     records = sorted(all_recorded(engine, run.id), key=lambda one: one.key)
     with (
-        written_whole(path) as unfinished,
+        written_whole(path, "--record") as unfinished,
         unfinished.open("wb") as raw,
         gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file,
     ):
