@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import redis
 
+from benchmarks.overhead_watched import table, watched
 from cli.output import say
 from cli.session import Session, session
 from config.settings import Settings, load_settings
@@ -37,6 +38,8 @@ IN_FLIGHT = 1_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmark and print it."""
     options = _options(arguments)
+    if options.watched:
+        return _watched(options)
     with tempfile.TemporaryDirectory(prefix="uptier-bench-") as folder:
         settings = load_settings(
             profile=str(HERE / "scripted.toml"), data_dir=Path(folder), log_level="WARNING"
@@ -49,6 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _watched(options: argparse.Namespace) -> int:
+    asked = _Asked()
+    with tempfile.TemporaryDirectory(prefix="uptier-bench-") as folder:
+        figures = watched(
+            Path(folder), str(HERE / "scripted.toml"),
+            lambda live, count, size: _rate(live, asked, count, size),
+            options.watched, {50: options.decisions, 1: options.singles},
+        )  # fmt: skip
+    print(json.dumps(figures) if options.json else table(figures))
+    return 0
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
@@ -56,6 +71,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--decisions", type=int, default=5_000, help="decisions a repeat, at 50")
     parser.add_argument("--singles", type=int, default=500, help="decisions a repeat, at 1")
     parser.add_argument("--soak", type=int, default=0, help="decisions to watch memory over")
+    watch = "instead: what metrics and events cost, over so many pairs of turns"
+    parser.add_argument("--watched", type=int, default=0, metavar="PAIRS", help=watch)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
 

@@ -88,7 +88,7 @@ def _lived(options: argparse.Namespace, days: int, scope: CacheScope) -> dict[st
             _play(simulation, live, free=options.order == "free")
             seconds = time.perf_counter() - begun
             figures = report(live.engine, settings, load_catalog(settings.profile), live.run)
-            return _figures(figures, seconds, _memory_mb(settings), _ledger_mb(settings))
+            return _figures(figures, seconds, settings)
 
 
 def _play(simulation: Simulation, live: Session, *, free: bool) -> None:
@@ -101,9 +101,8 @@ def _play(simulation: Simulation, live: Session, *, free: bool) -> None:
             run_in_step(simulation, watched)
 
 
-def _figures(
-    figures: Report, seconds: float, memory: dict[str, float], ledger_mb: float
-) -> dict[str, Any]:
+def _figures(figures: Report, seconds: float, settings: Settings) -> dict[str, Any]:
+    families = _families(settings)
     return {
         "decisions": figures.decisions.total,
         "seconds": seconds,
@@ -118,20 +117,30 @@ def _figures(
         "from_cache": figures.cache_share,
         "cost_usd": figures.cost_usd,
         "all_cloud_cost_usd": figures.all_cloud_cost_usd,
-        "memory_mb": memory,
-        "ledger_mb": ledger_mb,
+        "memory_mb": {name: round(_rss(family), 1) for name, family in families.items()},
+        "cpu_s": {name: round(_cpu(family), 1) for name, family in families.items()},
+        "ledger_mb": _ledger_mb(settings),
     }
 
 
-def _memory_mb(settings: Settings) -> dict[str, float]:
-    """Resident megabytes at the end, by process; a pool's children count with their parent."""
+def _families(settings: Settings) -> dict[str, list[psutil.Process]]:
+    """All processes by name; a pool's children count with their parent."""
     state = json.loads((settings.stack_dir / "stack.json").read_text())
-    found = {"client": psutil.Process().memory_info().rss / 2**20}
+    found = {"client": [psutil.Process()]}
     for worker in state["workers"]:
         process = psutil.Process(worker["process"]["pid"])
-        family = [process, *process.children(recursive=True)]
-        found[worker["name"]] = sum(p.memory_info().rss for p in family) / 2**20
-    return {name: round(mb, 1) for name, mb in found.items()}
+        found[worker["name"]] = [process, *process.children(recursive=True)]
+    return found
+
+
+def _rss(family: Sequence[psutil.Process]) -> float:
+    """Resident megabytes at the end."""
+    return sum(p.memory_info().rss for p in family) / 2**20
+
+
+def _cpu(family: Sequence[psutil.Process]) -> float:
+    """Seconds of processor time since the start, loading included."""
+    return float(sum(t.user + t.system for t in (p.cpu_times() for p in family)))
 
 
 def _ledger_mb(settings: Settings) -> float:
@@ -163,6 +172,7 @@ def _table(found: dict[str, Any], options: argparse.Namespace) -> str:
         f"not settled     {one['unsettled']}; empty answers {one['empty']}",
         "memory, MB      " + ", ".join(f"{k} {v}" for k, v in one["memory_mb"].items())
         + f"; ledger on disk {one['ledger_mb']}",
+        "processor, s    " + ", ".join(f"{k} {v}" for k, v in one["cpu_s"].items()),
     ]  # fmt: skip
     if options.scripted:
         rows.append(f"the documents' year of 100 agents in 10 minutes: {DOCUMENTS_RATE:,}/s")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine
 
-from cli.output import out, print_json
+from cli.output import out, plain, print_json
 from config.settings import load_settings
 from ledger import approvals as kept
 from ledger.approvals import Standing
@@ -71,7 +71,9 @@ def show(id: Id, as_json: AsJson = False) -> None:
         ("sha256", one.digest),
     ):
         out.print(f"{name:<9}{value}", markup=False)
-    out.print(json.dumps(one.arguments, indent=2, ensure_ascii=False), markup=False)
+    if "program" in one.evidence:
+        out.print(f"program  {plain(one.evidence['program'])}", markup=False)
+    out.print(plain(json.dumps(one.arguments, indent=2, ensure_ascii=False)), markup=False)
 
 
 @app.command()

@@ -35,8 +35,9 @@ from ledger.batches import (
 )
 from ledger.clock import now
 from ledger.database import migrate, open_ledger
+from ledger.patience import patiently
 from ledger.planning import Planner
-from ledger.runs import RunInfo, finish_run, start_run
+from ledger.runs import RunInfo, find_run, finish_run, start_run
 from producers.batch import Ask, result_of, submit_lines
 from producers.batch_lines import BatchFile, Wanted, examine
 from producers.client import Client
@@ -82,11 +83,11 @@ def submit(
     try:
         run = _run(engine, settings, found, name or file.stem, wanted)
         _submit(engine, settings, run, found, wanted, wait)
-        state = state_of(engine, run)
+        state = state_of(engine, find_run(engine, run.id) or run)
     finally:
         engine.dispose()
     _show(state, as_json)
-    return 1 if state.malformed or state.unanswered else 0
+    return 1 if state.malformed or state.unanswered or state.status == "cancelled" else 0
 
 
 @app.command()
@@ -170,10 +171,30 @@ def _submit(
         with bar() as progress:
             before = state_of(engine, run)
             watched = _Reading(progress, file.lines, before.read)
-            submit_lines(engine, run.id, file, settings.catalog, wanted, ask, watched.read)
+
+            def on_read(lines: Sequence[Line]) -> None:
+                watched.read(lines)
+                _require_wanted(engine, run)
+
+            try:
+                submit_lines(engine, run.id, file, settings.catalog, wanted, ask, on_read)
+            except _Cancelled:
+                lifecycle.cancel(engine, now(), run_id=run.id)
+                say("it was cancelled while its file was read: the rest is not asked")
+                return
         if wait:
             wait_for_all(engine, run.id, file.lines - before.malformed - watched.malformed, failure)
             finish_run(engine, run.id, now())
+
+
+class _Cancelled(Exception):
+    """Nobody wants the rest of the batch."""
+
+
+def _require_wanted(engine: Engine, run: RunInfo) -> None:
+    current = patiently(find_run, engine, run.id)
+    if current is not None and current.config.get("cancelled"):
+        raise _Cancelled
 
 
 class _Reading:

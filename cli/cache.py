@@ -87,7 +87,7 @@ def _show(found: CacheStats) -> None:
             kind, str(use.entries), str(use.hits), str(use.decisions), str(use.served),
             percent(use.hit_rate), kept, _alike(use),
         )  # fmt: skip
-    Console(width=WIDE, highlight=False).print(table)
+    Console(width=WIDE, highlight=False, markup=False).print(table)
 
 
 def _alike(use: KindUse) -> str:

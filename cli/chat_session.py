@@ -7,12 +7,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from filelock import FileLock, Timeout
 
 from cli.chat_lines import COMMANDS, Line, parsed, read_script, wish_of
 from cli.chat_screen import Screen, cost_line, history, print_summary
@@ -59,9 +60,13 @@ def session(
     old = _last(settings) if resume else None
     opening = _resumed(settings, old, asked) if old is not None else _begun(settings, asked)
     _check(settings, opening, asked)
-    with open_session(
-        settings, mode=MODE, seed=opening.seed, config=opening.config, run=old
-    ) as live:
+    with (
+        _alone(settings, old),
+        open_session(
+            settings, mode=MODE, seed=opening.seed, config=opening.config, run=old
+        ) as live,
+        _alone(settings, None if old is not None else live.run),
+    ):
         return _hold(live, opening, asked, resume=resume, as_json=as_json)
 
 
@@ -131,6 +136,27 @@ def _last(settings: Settings) -> RunInfo:
             f"with --profile {run.profile}"
         )
     return run
+
+
+@contextmanager
+def _alone(settings: Settings, run: RunInfo | None) -> Iterator[None]:
+    """Two processes in one session would take each other's answers for their own."""
+    if run is None:
+        yield
+        return
+    folder = settings.data_dir / "sessions"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{run.id}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(
+            f"session {run.id} is open elsewhere: end it there, or start one without --resume"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check(settings: Settings, opening: _Opening, asked: _Asked) -> None:

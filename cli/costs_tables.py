@@ -100,9 +100,9 @@ def _print_projection(one: Projection) -> None:
         table.add_row(f"saved of {reference.model}", *_periods(reference.savings),
                       percent(reference.savings_share))  # fmt: skip
     _wide(table)
-    out.print(f"Calls a day  {_count(one.calls)}: {_tiers(one.tiers)}")
+    out.print(f"Calls a day  {_count(one.calls)}: {_tiers(one.tiers)}", markup=False)
     if one.expected:
-        out.print(f"Expected     {_tiers(one.expected)}")
+        out.print(f"Expected     {_tiers(one.expected)}", markup=False)
     for note in one.notes:
         out.print(f"note: {note}", markup=False)
 

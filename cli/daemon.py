@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from rich.markup import escape
 from sqlalchemy import Engine
 
+from cli.chat_screen import printable
 from cli.daemon_report import print_status
 from cli.output import print_json, say
 from cli.report import budget_line
@@ -89,7 +90,6 @@ def daemon(
         if actions is not None or sample:
             raise InputError("--resume goes on with what it had: drop --actions and --sample")
         order = Order.of(old.config)
-        order = replace(order, privacy=order.privacy.at_least(privacy))
         existing(Path(order.workdir))
     else:
         names = tuple(name.strip() for name in (actions or "").split(",") if name.strip())
@@ -98,12 +98,19 @@ def daemon(
             max_iterations=max_iterations or 20, actions=names, privacy=privacy,
             prefer_local=prefer_local, seed=seed,
         )  # fmt: skip
+    least = Privacy(settings.catalog.swarm.privacy)
+    order = replace(order, privacy=order.privacy.at_least(privacy).at_least(least))
     allowed_actions(settings.catalog, order.actions)
+    _refuse_own_house(settings, Path(order.workdir))
+    if old is not None:
+        old = replace(old, config={**old.config, **order.config()})
     pace = Pace(iterations_per_hour, stops, now, time.sleep)
     with (
         _alone(settings, order),
         session(settings, mode=MODE, seed=order.seed, config=order.config(), run=old) as live,
     ):
+        if old is not None:  # only now does nobody else work on it
+            swarm.update_config(live.engine, old, old.config)
         if sample:
             make_sample(Path(order.workdir))
         ending = _work(live, order, pace, verbose=verbose, waits=wait)
@@ -116,9 +123,9 @@ def _work(live: Session, order: Order, pace: Pace, *, verbose: bool, waits: bool
     catalog, told = live.settings.catalog, set[str]()
 
     def on_step(step: Step) -> None:
-        say(escape(one_line(step)))
+        say(escape(printable(one_line(step))))
         if verbose:
-            say(escape(details(step)))
+            say(escape(printable(details(step))))
         if step.state is State.WAITING:
             say(f"   `uptier approvals approve {step.approval_id}` lets it happen")
 
@@ -190,6 +197,15 @@ def _workdir(given: Path | None, sample: bool) -> Path:
     return existing(given)
 
 
+def _refuse_own_house(settings: Settings, workdir: Path) -> None:
+    """What Uptier runs by is nothing that models may read and edit."""
+    if settings.data_dir.resolve().is_relative_to(workdir):
+        raise InputError(
+            f"--workdir {workdir} holds Uptier's own data directory {settings.data_dir}: name "
+            "another, or set UPTIER_DATA_DIR to one outside of it"
+        )
+
+
 def _unfinished(
     settings: Settings, objective: str | None, workdir: Path | None, max_iterations: int | None
 ) -> RunInfo:
@@ -209,9 +225,7 @@ def _unfinished(
                 f"it with --profile {run.profile}"
             )
         if max_iterations is not None:
-            config = {**run.config, "max_iterations": max_iterations}
-            swarm.update_config(engine, run, config)
-            run = replace(run, config=config)
+            run = replace(run, config={**run.config, "max_iterations": max_iterations})
         _refuse_finished(engine, run)
         return run
     finally:

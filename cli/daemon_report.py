@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.chat_screen import printable
 from cli.output import out
 from cli.report import print_report
 from producers.swarm.state import shortened
@@ -33,7 +34,7 @@ def print_status(found: DaemonStatus) -> None:
     if found.steps:
         Console(width=WIDE, highlight=False).print(_steps(found.steps))
     for one in found.approvals:
-        given = json.dumps(one.arguments, ensure_ascii=False)
+        given = printable(json.dumps(one.arguments, ensure_ascii=False))
         out.print(f"{one.state:<10} {one.id} {one.action} {given}: {one.reason}", markup=False)
     print_report(found.report)
 
@@ -43,7 +44,7 @@ def _steps(lines: list[StepLine]) -> Table:
     for line in lines:
         given = shortened(", ".join(str(v) for v in line.arguments.values()), ARGUMENT_CHARS)
         table.add_row(
-            str(line.iteration), line.action, escape(given), line.complexity, line.ruling or "-",
-            line.state, escape(shortened(line.note, NOTE_CHARS)),
+            str(line.iteration), line.action, escape(printable(given)), line.complexity,
+            line.ruling or "-", line.state, escape(printable(shortened(line.note, NOTE_CHARS))),
         )  # fmt: skip
     return table

@@ -16,6 +16,7 @@ INTERRUPTED = 130
 GOES_ON = {
     "batch": "run the same command again, it goes on where it stopped",
     "costs": "nothing was changed or written, run the same command again",
+    "doctor": "it only looks, nothing was changed",
     "models": "run the same command again, it goes on where it stopped",
     "replay": "the same command with --resume goes on from its last settled decision",
     "serve": "requests that were under way were finished or cancelled",
@@ -40,6 +41,7 @@ COMMANDS = {
     "policy": "cli.policy",
     "costs": "cli.costs",
     "pipeline": "cli.pipeline",
+    "report": "cli.run_report",
     "cancel": "cli.cancel",
     "label": "cli.label",
     "models": "cli.models",
@@ -48,7 +50,14 @@ COMMANDS = {
     "up": "cli.stack",
     "down": "cli.stack",
     "status": "cli.stack",
+    "metrics": "cli.metrics",
+    "top": "cli.top",
+    "flower": "cli.flower",
     "worker": "cli.worker",
+    "health": "cli.health",
+    "migrate": "cli.migrate",
+    "doctor": "cli.doctor",
+    "fleet": "cli.fleet",
 }
 """The module of each command, in the order of the help: a function of its name, or an ``app``.
 

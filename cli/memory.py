@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import Engine
 
+from cli.chat_screen import printable
 from cli.output import out, print_json
 from cli.session import session
 from config.errors import InputError
@@ -21,11 +23,13 @@ from ledger.database import migrate, open_ledger
 from ledger.memories import NewMemory, Source
 from ledger.outbox import new_id
 from ledger.records import storable
+from ledger.runs import finish_run, start_run
 from producers.swarm.actions import allowed_actions
 from producers.swarm.memory import question, seconds, topic_of
 from routing.decision import Privacy
 
 WIDE = 1000  # columns; a table takes what it needs of them
+MODE = "memory"
 
 app = typer.Typer(
     help="What daemons and persons noted for later.", no_args_is_help=True, rich_markup_mode=None
@@ -62,7 +66,7 @@ def query(
     table = Table("when", "topic", "by", "memory", box=None)
     for one in found:
         when = datetime.fromtimestamp(one.created_at / SECOND, UTC).isoformat(timespec="seconds")
-        table.add_row(when, one.topic, one.source.value, one.content)
+        table.add_row(when, one.topic, one.source.value, printable(one.content))
     Console(width=WIDE, highlight=False, markup=False).print(table)
 
 
@@ -70,7 +74,9 @@ def query(
 def add(
     content: Annotated[str, typer.Argument(help="what is worth knowing later")],
     topic: Annotated[str | None, typer.Option(help="else the small model says it")] = None,
-    privacy: Annotated[Privacy, typer.Option(help="of the question for its topic")] = Privacy.LOW,
+    privacy: Annotated[
+        Privacy, typer.Option(help="high and maximum: only for prompts that stay on the machine")
+    ] = Privacy.LOW,
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,7 +95,8 @@ def add(
     migrate(settings)
     engine = open_ledger(settings)
     try:
-        id = memories.add(engine, NewMemory(topic, text, Source.PERSON), now())
+        run_id = _private_run(engine, settings, privacy)
+        id = memories.add(engine, NewMemory(topic, text, Source.PERSON, run_id), now())
     finally:
         engine.dispose()
     if as_json:
@@ -102,8 +109,20 @@ def _classified(settings: Settings, text: str, privacy: Privacy) -> str:
     """The topic that the small model gives it; the memory itself stays as it is."""
     allowed_actions(settings.catalog)
     asked = question(settings.catalog, text, new_id(), privacy=privacy)
-    with session(settings, mode="memory") as live:
+    with session(settings, mode=MODE) as live:
         return topic_of(settings.catalog, live.client.gather([asked])[0])
+
+
+def _private_run(engine: Engine, settings: Settings, privacy: Privacy) -> str | None:
+    """A run of that privacy, as which it is noted, where it must not leave the machine."""
+    level = privacy.at_least(Privacy(settings.catalog.swarm.privacy))
+    if not level.stays_home:
+        return None
+    run = start_run(
+        engine, mode=MODE, profile=settings.profile, now=now(), config={"privacy": level.value}
+    )
+    finish_run(engine, run.id, now())
+    return run.id
 
 
 def _known_topic(topic: str, known: tuple[str, ...]) -> None:

@@ -7,8 +7,16 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from config.visible import visible
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """A text of anybody's, such as a kind or a provider's error, as a terminal may have it: nothing
+    steers it, hides, or turns the direction of others."""
+    return visible(text, keep="\n")
 
 
 def say(message: str) -> None:

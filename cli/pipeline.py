@@ -17,7 +17,14 @@ from ledger.clock import now
 from ledger.database import migrate, open_ledger
 from ledger.outbox import new_id
 from ledger.runs import RunInfo, find_run, finish_run
-from producers.pipeline.beginning import alone_in, check_inputs, config_hash, found_state
+from producers.asking import Asker
+from producers.pipeline.beginning import (
+    alone_in,
+    check_inputs,
+    config_hash,
+    found_state,
+    settle_step,
+)
 from producers.pipeline.caller import Caller
 from producers.pipeline.files import check_neighbours, check_step_file
 from producers.pipeline.plan import Loaded, load_config, read_json
@@ -73,7 +80,7 @@ def run_command(
             resume=resume or approve or reject,
         )  # fmt: skip
         if state is not None and (approve or reject):
-            state.settle(approve)
+            settle_step(state, place, approve=approve)
         state = _gone_on(settings, loaded, place, state)
     return _show(state, place, settings, as_json=as_json)
 
@@ -168,7 +175,7 @@ def _say_word(run: str, *, approve: bool, as_json: bool) -> int:
     workdir, _ = _of_run(settings, run)
     with alone_in(workdir):
         _, state = _of_run(settings, run)  # as it is now that nobody else writes it
-        state.settle(approve)
+        settle_step(state, workdir, approve=approve)
         _keep(settings, workdir, state)
     _show(state, workdir, settings, as_json=as_json)
     return 0
@@ -263,9 +270,9 @@ def serve_command(
         catalog, absent = settings.catalog, settings.absent_lanes
         roster = Roster(live.engine, catalog, absent, now)
 
-        def new_caller() -> Caller:
+        def new_caller(asker: Asker) -> Caller:
             return Caller(
-                live.client, live.engine, catalog, absent=absent, prefix=f"{new_id()}.",
+                asker, live.engine, catalog, absent=absent, prefix=f"{new_id()}.",
                 roster=roster,
             )  # fmt: skip
 
@@ -278,5 +285,5 @@ def serve_command(
                 )
 
         roles = {one.getsockname()[1]: role for role, one in sockets.items()}
-        serve(make_app(roles, roster, new_caller), list(sockets.values()), ready)
+        serve(make_app(roles, roster, live.client, new_caller), list(sockets.values()), ready)
     return 0

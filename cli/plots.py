@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from config.errors import InputError
+from config.files import written_whole
 from routing.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ def plot(path: Path, found: Sequence[tuple[str, Evaluation]]) -> None:
 
 def canvas(wide: float, high: float) -> Figure:
     """An empty figure of so many inches, drawn without a display."""
+    from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rcParams["text.parse_math"] = False  # a name with dollars in it is no formula
     figure = Figure(figsize=(wide, high), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -66,13 +69,8 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.part")
-    try:
+    with written_whole(path, "--plot") as unfinished:
         figure.savefig(unfinished, dpi=DPI, format="png")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise InputError(f"--plot {path} cannot be written: {error.strerror}") from None
 
 
 def _frontier(axes: Axes, name: str, one: Evaluation) -> None:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from cli.output import milliseconds, out, percent, usd
+from cli.output import milliseconds, out, percent, plain, usd
 from ledger.budgets import BudgetUse
 from ledger.reports import Report
 
 
 def print_report(report: Report) -> None:
     """The report as tables."""
-    out.print(f"\nRun {report.run} ({report.mode}, profile {report.profile}, seed {report.seed})")
-    out.print(_summary(report))
-    out.print(_lanes(report))
-    out.print(_kinds(report))
-    for tier, reason in report.absent_tiers.items():
-        out.print(f"Tier {tier} is absent: {reason}. Plans end on the last tier that is there.")
-    out.print(f"Ledger: {report.ledger}")
+    profile = f"profile {report.profile}"
+    # Kinds are whatever was asked for, and profiles and ledgers lie where they lie.
+    for part in (
+        f"\nRun {report.run} ({report.mode}, {profile}, seed {report.seed})",
+        _summary(report),
+        _lanes(report),
+        _kinds(report),
+        *(f"Tier {tier} is absent: {reason}. Plans end on the last tier that is there."
+          for tier, reason in report.absent_tiers.items()),
+        f"Ledger: {report.ledger}",
+    ):  # fmt: skip
+        out.print(part, markup=False)
 
 
 def _summary(report: Report) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     for name, text in _figures(report):
-        table.add_row(name, text)
+        table.add_row(name, plain(text))
     return table
 
 
@@ -97,7 +102,7 @@ def _kinds(report: Report) -> Table:
     table.add_column("decisions", justify="right")
     table.add_column("right", justify="right")
     for kind, count in report.decisions.by_kind.items():
-        table.add_row(kind, str(count), percent(report.accuracy.by_kind.get(kind)))
+        table.add_row(plain(kind), str(count), percent(report.accuracy.by_kind.get(kind)))
     return table
 
 

@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from config.errors import InputError
 from config.gateway import digest, new_key, take_plain_key
 from config.settings import Settings, load_settings
 from ledger.clock import now
+from ledger.metrics.page import Page
 from ledger.runs import finish_run
 from producers.gateway.app import make_app
 from producers.gateway.callers import Keyring, refuse_open_house
@@ -46,6 +48,9 @@ def serve(
     max_concurrent: Annotated[int, typer.Option(min=1, help="requests under way at once")] = 512,
     max_body_mib: Annotated[int, typer.Option(min=1, help="longest body of a request")] = 4,
     max_file_mib: Annotated[int, typer.Option(min=1, help="longest file that is uploaded")] = 100,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="tell Prometheus at /metrics, too")
+    ] = False,
     timeout: Annotated[float, typer.Option(min=1, help="seconds an answer may take")] = 600,
     grace: Annotated[
         int, typer.Option(min=0, help="seconds that requests get to end when it stops")
@@ -62,11 +67,17 @@ def serve(
     with bound_socket(host, port) as listener:
         config = {"host": host, "port": listener.getsockname()[1], "bounds": asdict(bounds)}
         with session(settings, mode="gateway", config=config) as live:
-            _serve(live, keyring, bounds, listener, grace)
+            _serve(live, keyring, bounds, listener, grace, metrics)
+    say("stopped; requests that were under way were finished or cancelled")
 
 
 def _serve(
-    live: Session, keyring: Keyring, bounds: Bounds, listener: socket.socket, grace_s: int
+    live: Session,
+    keyring: Keyring,
+    bounds: Bounds,
+    listener: socket.socket,
+    grace_s: int,
+    metrics: bool,
 ) -> None:
     def gate() -> Gate:
         return Gate(live.settings, live.client, keyring, bounds, _fits(live.settings))
@@ -78,7 +89,8 @@ def _serve(
 
     try:
         serve_http(
-            make_app(gate, bounds), listener, grace_s=grace_s,
+            make_app(gate, bounds, partial(Page, live.settings) if metrics else None), listener,
+            grace_s=grace_s,
             max_concurrent=bounds.max_concurrent, ready=ready,
         )  # fmt: skip
     finally:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +23,9 @@ from config.load import load_catalog
 from config.settings import Settings, load_settings
 from ledger.clock import now
 from ledger.database import migrate, open_ledger
+from ledger.recorded import unfinished
 from ledger.reports import Report, report
-from ledger.runs import RunInfo, find_run
+from ledger.runs import RunInfo, find_run, finish_run
 from producers.asking import Settling
 from producers.recording import FileRecording, Recording, Replayer, RunRecording, write_recording
 from producers.simulation.run import Simulation, SimulationConfig
@@ -60,9 +61,11 @@ def simulate(
     teams: Annotated[int | None, typer.Option(min=1, help="that never meet [1]")] = None,
     profile: Annotated[str | None, typer.Option(help="catalog of models, or a .toml file")] = None,
     order: Annotated[
-        Order, typer.Option(help="teams in step, or each as far as it gets")
-    ] = Order.STEP,
-    lead: Annotated[int, typer.Option(min=0, help="ticks that a free team may be ahead")] = 32,
+        Order | None, typer.Option(help="teams in step, or each as far as it gets [step]")
+    ] = None,
+    lead: Annotated[
+        int | None, typer.Option(min=0, help="ticks that a free team may be ahead [32]")
+    ] = None,
     replay: Annotated[str | None, typer.Option(help="answer from this run or recording")] = None,
     or_live: Annotated[bool, typer.Option("--or-live", help="ask what is not recorded")] = False,
     record: Annotated[Path | None, typer.Option(help="write the answers to this file")] = None,
@@ -75,15 +78,16 @@ def simulate(
     for option, path in (("--record", record), ("--state", state)):
         _must_be_writable(option, path)
     given = {"agents": agents, "days": days, "seed": seed, "teams": teams}
-    play = _play_of(settings, given, Manner(order, lead, replay, or_live), resume=resume)
+    manner = {"order": order, "lead": lead, "replay": replay, "or_live": or_live or None}
+    play = _play_of(settings, _said(given), _said(manner), resume=resume)
     with _open(play) as (engine, run, asker):
         _live(play, asker)
         if record is not None:
             write_recording(engine, run, play.config, record)
         figures = report(engine, settings, load_catalog(settings.profile), run)
     if state is not None:
-        with written_whole(state, "--state") as unfinished:
-            unfinished.write_text(play.simulation.state())
+        with written_whole(state, "--state") as part:
+            part.write_text(play.simulation.state())
     _show(figures, play.simulation, as_json=as_json)
     return 1 if figures.unsettled else 0
 
@@ -98,21 +102,28 @@ class _Play:
     run: RunInfo | None
 
 
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def _play_of(
-    settings: Settings, given: dict[str, int | None], manner: Manner, *, resume: bool
+    settings: Settings, given: dict[str, int], wished: dict[str, Any], *, resume: bool
 ) -> _Play:
     """What is to be lived: what is given, else as it was recorded, else as usual."""
     settings.catalog  # noqa: B018 - a broken profile must show before anything is written
-    old = _unfinished(settings) if resume else None
-    if old is not None:
-        manner = _manner(old.config)
-        given = {}
+    old = _unfinished(settings, [*given, *wished]) if resume else None
+    manner = Manner(**wished) if old is None else _manner(old.config)
     if manner.or_live and manner.replay is None:
         raise InputError("--or-live has nothing to fall back from: give --replay RUN or FILE")
     recording = None if manner.replay is None else _recording(settings, manner.replay)
+    if isinstance(recording, FileRecording):
+        # Whoever resumes it may stand in another folder.
+        manner = replace(manner, replay=str(Path(manner.replay or "").absolute()))
     known = old.config if old else recording.config if recording else {}
-    said = {name: value for name, value in given.items() if value is not None}
-    config = {name: int((SHAPE | dict(known) | said)[name]) for name in SHAPE}
+    config = {name: (SHAPE | dict(known) | given)[name] for name in SHAPE}
+    for name, value in config.items():
+        if type(value) is not int:
+            raise InputError(f"{manner.replay} has {name} = {value!r}: record it again")
     shape = SimulationConfig(
         config["agents"], config["days"], config["seed"], teams=config["teams"]
     )
@@ -125,23 +136,30 @@ def _manner(config: dict[str, Any]) -> Manner:
     return Manner(**kept | {"order": Order(kept.get("order", Order.STEP))})
 
 
-def _unfinished(settings: Settings) -> RunInfo:
-    run = _run(settings, None)
-    if run is None or run.finished_at is not None:
+def _unfinished(settings: Settings, options: Sequence[str]) -> RunInfo:
+    """The latest simulation of the profile that was not lived to its end."""
+    if options:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise InputError(f"--resume goes on with a simulation as it was: drop {names}")
+    with _ledger(settings) as engine:
+        own = unfinished(engine, MODE, settings.profile)
+        other = own or unfinished(engine, MODE)
+    if own is not None:
+        return own
+    if other is None:
         raise InputError("there is no unfinished simulation to resume: start one without --resume")
-    if run.profile != settings.profile:
-        raise InputError(
-            f"the unfinished simulation is of profile {run.profile!r}, not {settings.profile!r}: "
-            f"resume it with --profile {run.profile}"
-        )
-    return run
+    raise InputError(
+        f"the unfinished simulation is of profile {other.profile!r}, not {settings.profile!r}: "
+        f"resume it with --profile {other.profile}"
+    )
 
 
-def _run(settings: Settings, run_id: str | None) -> RunInfo | None:
+@contextmanager
+def _ledger(settings: Settings) -> Iterator[Engine]:
     migrate(settings)
     engine = open_ledger(settings)
     try:
-        return find_run(engine, run_id, mode=MODE)
+        yield engine
     finally:
         engine.dispose()
 
@@ -150,7 +168,8 @@ def _recording(settings: Settings, name: str) -> Recording:
     """A recording by its file, or by the id of a run."""
     if Path(name).is_file():
         return FileRecording(Path(name))
-    run = _run(settings, name)
+    with _ledger(settings) as engine:
+        run = find_run(engine, name, mode=MODE)
     if run is None:
         raise InputError(f"--replay {name!r} is neither a file nor a simulation's run: check it")
     return RunRecording(open_ledger(settings), run)
@@ -170,7 +189,11 @@ def _open(play: _Play) -> Iterator[tuple[Engine, RunInfo, Settling]]:
     }  # fmt: skip
     if play.recording is not None and not play.manner.or_live:
         with closing(play.recording), ledger_session(play.settings, **known) as (engine, run):
-            yield engine, run, _replayer(play, engine, run, None)
+            try:
+                yield engine, run, _replayer(play, engine, run, None)
+            except InputError:
+                finish_run(engine, run.id, now())  # a miss stays one: there is nothing to resume
+                raise
         return
     held = nullcontext() if play.recording is None else closing(play.recording)
     with held, session(play.settings, cache=CacheScope.RUN, **known) as live:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +13,16 @@ from rich.table import Table
 
 from cli.output import err, out, percent, print_json, say
 from cli.report import budget_line
+from config import logs
+from config.errors import ConfigurationError
+from config.flower import flower_login
 from config.settings import Settings, load_settings
 from ledger.certificates import CertificateState
 from ledger.database import ledger_place
+from ledger.lanes import LaneView
 from ledger.policies import PolicyState
 from ledger.providers import ProviderState
+from workers.flower_place import FlowerRecord
 from workers.stack_control import Down, start_detached, stay_up, stop_detached
 from workers.stack_state import logs_directory
 from workers.stack_status import Condition, StackStatus, stack_status
@@ -43,26 +47,31 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay attached until Ctrl-C or SIGTERM.")
     ] = False,
+    flower: Annotated[
+        bool, typer.Option("--flower", help="Run Flower beside the workers.")
+    ] = False,
 ) -> None:
     """Start broker and workers, or workers alone for the broker that is set; leave them running."""
-    settings = load_settings(profile=profile, data_dir=data_dir)
+    settings = load_settings(profile=profile, data_dir=data_dir, flower=flower or None)
+    if settings.flower:
+        flower_login(settings)  # what is wrong is told before anything is started
     if foreground:
-        logging.basicConfig(
-            level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s"
-        )
+        logs.set_up(settings)
         if not stay_up(settings, say, lambda: _show_up(settings, "up; Ctrl-C stops it")):
+            _require_flower(settings)
             typer.echo("it is up already, in another process")
         return
-    with _progress() as progress:
-        _, ran_before = start_detached(settings, progress)
+    with progress() as tell:
+        _, ran_before = start_detached(settings, tell)
+    _require_flower(settings)
     _show_up(settings, "already up" if ran_before else "up; `uptier down` stops it")
 
 
 def down(data_dir: DataDir = None) -> None:
     """Stop the stack of the data directory, whoever started it."""
     settings = load_settings(data_dir=data_dir)
-    with _progress() as progress:
-        outcome = stop_detached(settings, progress)
+    with progress() as tell:
+        outcome = stop_detached(settings, tell)
     typer.echo(_DOWN[outcome])
 
 
@@ -79,6 +88,13 @@ def status(
         _show_status(found)
 
 
+def _require_flower(settings: Settings) -> None:
+    if settings.flower and FlowerRecord.read(settings) is None:
+        raise ConfigurationError(
+            "the stack is up without Flower: run `uptier flower` beside it, or `uptier down` first"
+        )
+
+
 def _show_up(settings: Settings, headline: str) -> None:
     found = stack_status(settings)
     typer.echo(headline)
@@ -88,10 +104,17 @@ def _show_up(settings: Settings, headline: str) -> None:
         ("ledger", ledger_place(settings)),
         ("lanes", ", ".join(settings.catalog.lanes)),
         ("logs", logs_directory(settings)),
+        *_metrics_line(settings),
+        *([("flower", found.flower)] if found.flower else []),
     ):
         typer.echo(f"  {name:<8}{value}")
     for absent in found.absent_lanes:
         typer.echo(f"  {'absent':<8}{absent.lane}: {absent.reason}")
+
+
+def _metrics_line(settings: Settings) -> list[tuple[str, str]]:
+    port, host = settings.metrics_port, settings.metrics_host
+    return [] if port is None else [("metrics", f"http://{host}:{port}/metrics")]
 
 
 def _show_status(found: StackStatus) -> None:
@@ -103,11 +126,17 @@ def _show_status(found: StackStatus) -> None:
         ("broker", f"{found.broker or 'none'}{reach}"),
         ("ledger", found.ledger),
         ("logs", str(found.log_directory)),
+        *([("flower", found.flower)] if found.flower else []),
         ("queues", ", ".join(f"{name} {n}" for name, n in (found.queues or {}).items()) or "-"),
         ("decisions", ", ".join(f"{name} {n}" for name, n in decisions.items()) or "none"),
     ]
     if found.condition is Condition.EXTERNAL:
         rows.append(("workers", "none of this machine; `uptier up` starts some"))
+    if found.broker_restarts:
+        rows.append(("broker", f"started again {found.broker_restarts} times: "
+                     f"{found.broker_message}"))  # fmt: skip
+    rows += [("lane", _lane_line(one)) for one in found.lanes if one.standing is not None]
+    rows += [("lent", f"GPU {card}") for card in found.lent_cards]
     rows += [("provider", _provider_line(provider)) for provider in found.providers]
     rows += [("certified", _certificate_line(one)) for one in found.certificates]
     if found.policy is not None:
@@ -120,6 +149,11 @@ def _show_status(found: StackStatus) -> None:
         typer.echo(f"{name:<11}{value}")
     if found.workers:
         out.print(_worker_table(found))
+
+
+def _lane_line(lane: LaneView) -> str:
+    since = "" if lane.since_s is None else f" for {lane.since_s:.0f} s"
+    return f"{lane.lane} is {lane.standing}{since}: {lane.reason}"
 
 
 def _provider_line(provider: ProviderState) -> str:
@@ -170,7 +204,8 @@ def _figures(told: Mapping[str, float]) -> tuple[str, str, str]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
+    """What shows how far long work is, on standard error."""
     if not err.is_terminal:
         yield say
         return

@@ -16,6 +16,7 @@ class Agent(Strict):
     kind: Name = "conversation"
     """What its requests are; one that is answered in text."""
     preset: Name | None = None
+    """Wishes that hold where it states none itself."""
     privacy: Literal["low", "medium", "high", "maximum"] = "low"
     """The stricter of this and the preset's holds."""
     adapter: Name | None = None
@@ -23,6 +24,7 @@ class Agent(Strict):
     max_cost_usd: Dollars | None = None
     """What all paid calls for one request may cost."""
     prefer_local: bool = True
+    """Whether local lanes are tried first."""
     classify: bool | None = None
     """Whether the small model looks at each request first; absent: as the profile says."""
     max_tokens: int | None = Field(default=None, ge=1)

@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from config.errors import BrokerUnavailable
+from config.secrets import redact
 
 TIMEOUT_S = 5.0
 NOT_FOUND = "(404)"
@@ -53,9 +54,10 @@ def shown(broker_url: str) -> str:
     """A broker's URL without its password."""
     parts = urlsplit(broker_url)
     host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
     place = f"{host}:{parts.port}" if parts.port is not None else host
     user = f"{parts.username}@" if parts.username else ""
-    return parts._replace(netloc=user + place).geturl()
+    return redact(parts._replace(netloc=user + place).geturl())
 
 
 def tls_options(broker_url: str, ca_file: Path | None) -> dict[str, Any] | None:

@@ -26,11 +26,13 @@ class CacheRules(Strict):
     """Bounds of the cache, and of its semantic layer where a kind has that."""
 
     max_entries: int = Field(default=10_000, ge=1)
+    """Beyond it the answers go that were used least recently."""
     ttl_s: Seconds | None = None
     """How long an answer may serve; absent: until model, template or policy change."""
     degraded_ttl_s: Seconds = 3600
     """How long a choice that no lane of its plan answered above the bar is not asked again."""
     embedder: EmbedderName = EmbedderName.NGRAMS
+    """What tells how alike two prompts are."""
     similarity: float = Field(default=0.95, gt=0, le=1)
     """Cosine from which two prompts count as one question."""
     audit_share: float = Field(default=0.05, gt=0, le=1)
@@ -38,6 +40,7 @@ class CacheRules(Strict):
     agreement_floor: float = Field(default=0.9, gt=0, lt=1)
     """Semantic hits serve while agreement is at least this, with ``confidence``."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    """How sure that has to be."""
     audit_window: int = Field(default=500, ge=30)
     """The newest audits of a kind that are looked at."""
 

@@ -18,10 +18,12 @@ from config.errors import InputError
 # Parts of the catalog, apart only for their length; everybody else takes them from here.
 from config.models import IN_PROCESS as IN_PROCESS
 from config.models import BackendName as BackendName
+from config.models import CacheType as CacheType
 from config.models import Dialect as Dialect
 from config.models import Model as Model
 from config.models import Provider as Provider
 from config.models import Sampling as Sampling
+from config.models import Shape as Shape
 from config.models import Stop as Stop
 from config.prices import Dollars as Dollars
 from config.prices import Price as Price
@@ -57,21 +59,32 @@ class Tier(Strict):
     """A rung of the ladder: 1 is the cheapest."""
 
     rank: int = Field(ge=1)
+    """1 is the cheapest; decisions climb by it."""
     sampling: Sampling = Sampling()
+    """How text is drawn, where the model does not say."""
 
 
 class Lane(Strict):
     """A queue that identical workers of one model serve."""
 
     tier: Name
+    """The rung that it serves."""
     model: Name
+    """Who answers."""
     speciality: str = "general"
+    """What it is asked before the others of its tier."""
     workers: int = Field(default=1, ge=1)
+    """Processes on one machine."""
     slots: int = Field(default=1, ge=1, description="messages a worker holds at once")
     record_every_s: float = Field(default=0.5, gt=0)
+    """How long a finished answer may wait for others to be written with it."""
     threads: int | None = Field(default=None, ge=1, description="CPU threads; all cores if absent")
     gpu: int | None = Field(default=None, ge=0)
+    """The card, counted from 0; absent: whichever has room."""
+    cpu_too: bool = False
+    """Whether it may run on the CPU where no card has room; else such a placement is refused."""
     max_attempts: int = Field(default=3, ge=1)
+    """Tries after failures of the backend, before the next lane."""
     repeat_unknown_charges: bool = False
     """Whether a paid call that may have been served already is made again."""
     consensus: Consensus | None = None
@@ -82,16 +95,25 @@ class Kind(Demands):
     """What sort of question a decision is, and how it is treated by default."""
 
     tier: Name
+    """Where it starts."""
     output: OutputType | None = None
+    """What it asks for; absent: as the caller says."""
     labels: tuple[str, ...] = ()
+    """What a choice is made of, where the caller names none."""
     json_schema: dict[str, Any] | None = None
+    """What JSON has to fit, where the caller gives none."""
     max_tokens: int | None = Field(default=None, ge=1)
+    """Of an answer, instead of the tier's."""
     stops: tuple[Stop, ...] | None = None
+    """Instead of the tier's."""
     threshold: float = Field(default=0.7, ge=0, le=1)
+    """Score of the quality check from which an answer is accepted."""
     margin: float = Field(default=0.1, ge=0, le=1)
     """By how much the best label's probability must exceed the next one's."""
     critique: bool = False
+    """Whether the fast model is asked for its word on each answer."""
     cache: bool = False
+    """Whether answers serve again."""
     cache_exact: bool = False
     """Whether the prompt as it stands says all: agents of every role and under any load share its
     answer, and dates and times tell questions apart. Without ``cache`` it says nothing."""
@@ -104,7 +126,9 @@ class Kind(Demands):
     any_numbers: bool = False
     """Whether questions with different numbers can be alike."""
     template: str | None = None
+    """The prompt of ``config/prompts`` that is filled with its state."""
     group: str = "general"
+    """Kinds of a group learn from one another what lanes are worth."""
     speciality: str | None = None
     """Lanes of this speciality are asked before the others of their tier; absent: the words of
     the prompt decide, where the profile has ``specialities``."""
@@ -143,15 +167,20 @@ class Rule(Strict):
     """
 
     when: dict[str, bool | str | int]
+    """What must be true of a decision, all of it."""
     tier: Name
+    """The tier that it gives."""
     reason: str
+    """What plans say of it."""
 
 
 class Routing(Strict):
     """The rules of where decisions go that are not a kind's own."""
 
     unknown_kind_tier: Name
+    """Where kinds start that the profile does not name."""
     critic_tier: Name
+    """The tier that criticises and classifies."""
     rules: tuple[Rule, ...] = ()
     """Checked first and in order; the first that fits decides."""
     overrides: dict[str, Name] = {}
@@ -161,6 +190,7 @@ class Routing(Strict):
     max_climbs: int = Field(default=2, ge=0)
     """How many lanes a decision may try after its first."""
     strategy: Strategy = Strategy.LOCAL_FIRST
+    """What chooses the first lane, where neither rule, wish nor override does."""
     weights: Factors = BALANCED
     """Of the factors of ``hybrid``."""
     preset: Name | None = None
@@ -168,7 +198,9 @@ class Routing(Strict):
     classify: bool = False
     """Whether the critic's tier classifies requests before they are planned."""
     bands: Bands = Bands()
+    """What to expect of models of which nothing is said."""
     local_cost: LocalCost = LocalCost()
+    """What local work is reckoned at, to compare lanes."""
     query_types: tuple[QueryType, ...] = ()
     """Kinds for prompts whose asker names none, in order."""
     learn: bool = False
@@ -183,6 +215,7 @@ class CloudBudget(Strict):
     """Bounds on paid calls; an absent bound does not bind."""
 
     per_run_usd: Dollars | None = None
+    """What all paid calls of a run may cost."""
     per_day_usd: Dollars | None = None
     """Of the calendar (UTC), over all runs of a ledger."""
     per_request_usd: Dollars | None = None
@@ -190,6 +223,7 @@ class CloudBudget(Strict):
     calls_per_agent_day: int | None = Field(default=None, ge=0)
     """A simulated day where the decision has one, else a day of the calendar."""
     usd_per_agent_day: Dollars | None = None
+    """What one agent's paid calls of a day may cost; days as above."""
     alert_share: float = Field(default=0.8, gt=0, le=1)
     """Used share from which reports and ``uptier status`` point a budget out."""
 
@@ -198,26 +232,41 @@ class Catalog(Strict):
     """A profile, read and checked: every name in it resolves."""
 
     profile: str
+    """Its name, from the file's."""
     description: str = ""
+    """What ``uptier`` says of it."""
     tiers: dict[Name, Tier]
+    """The rungs, by name."""
     lanes: dict[Name, Lane]
+    """The queues, by name."""
     models: dict[Name, Model]
+    """Who can answer, by name."""
     providers: dict[Name, Provider] = {}
+    """Services outside the process, by name."""
     kinds: dict[Name, Kind]
+    """What is asked, by name."""
     specialities: dict[Name, Speciality] = {}
     """Words by which prompts are given to specialists."""
     presets: dict[Name, Preset] = {}
+    """Wishes under one name."""
     agents: dict[Name, Agent] = {}
     """Who asks in sessions; the first one does where nobody is named."""
     routing: Routing
+    """Where decisions go."""
     cloud_budget: CloudBudget = CloudBudget()
+    """What paid calls may cost."""
     cache: CacheRules = CacheRules()
+    """How answers are kept and found again."""
     audit: Audit = Audit()
+    """Which accepted answers are asked again."""
     certificates: Certifying = Certifying()
+    """What certificates promise."""
     swarm: Swarm = Swarm()
+    """How the daemon works."""
     reference_model: Name | None = None
     """The cloud model whose price the all-cloud cost is reckoned with."""
     targets: Targets = Targets()
+    """What costs and quality are held to."""
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Self:

@@ -15,6 +15,7 @@ class Consensus(Strict):
     """A lane's policy: its own model and ``members`` form a panel that votes on each answer."""
 
     members: Annotated[tuple[Name, ...], Field(min_length=1, max_length=8)]
+    """The lanes that vote beside it."""
     agree: float = Field(default=0.66, gt=0.5, le=1)
     """Share of the whole panel that must say the same; above half, so that only one can win."""
     kinds: tuple[Name, ...] = ()

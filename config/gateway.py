@@ -14,7 +14,7 @@ from pydantic import Field
 
 from config import secrets
 from config.errors import ConfigurationError
-from config.keys import read_private
+from config.keys import read_key, read_private
 from config.load import validated
 from config.prices import Dollars
 from config.weights import Name, Strict
@@ -34,6 +34,7 @@ class ApiKey(Strict):
     away, and a slow hash would only slow every request."""
 
     sha256: Digest
+    """Of the key, in hexadecimal; ``uptier serve --new-key NAME`` prints it."""
     budget_usd: Dollars | None = None
     """What its paid calls may cost all told, over all runs of a ledger."""
     per_day_usd: Dollars | None = None
@@ -48,6 +49,7 @@ class KeysFile(Strict):
     """What a keys file of the gateway holds: keys by the names of their owners."""
 
     keys: dict[Name, ApiKey] = Field(min_length=1)
+    """By the names of their owners."""
 
 
 def load_keys(path: Path | None, plain: str = "") -> dict[str, ApiKey]:
@@ -69,8 +71,13 @@ def load_keys(path: Path | None, plain: str = "") -> dict[str, ApiKey]:
 
 
 def take_plain_key(environ: MutableMapping[str, str] = os.environ) -> str:
-    """The key of the environment, which loses it, so that no child process inherits it."""
-    plain = environ.pop(KEY_VARIABLE, "").strip()
+    """The key of the environment, which loses it, so that no child process inherits it; else that
+    of the file which ``UPTIER_GATEWAY_KEY_FILE`` names.
+
+    Raises:
+        ConfigurationError: that file is missing, or open to other users.
+    """
+    plain = environ.pop(KEY_VARIABLE, "").strip() or read_key(KEY_VARIABLE, environ)
     secrets.remember(plain)
     return plain
 

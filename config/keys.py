@@ -16,24 +16,45 @@ MOST_BYTES = 64 << 10
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 HOLDS = "lines NAME=value"
+KEY_ALONE = "one line, the key alone"
+OWN_FILE = "_FILE"
+"""Ends the variable that names a file of one key."""
 
 
 def find_key(
     name: str, keys_file: Path | None, environ: Mapping[str, str] = os.environ
 ) -> str | None:
-    """The key of that name from the environment, else from the file; ``None`` if in neither.
+    """The key of that name; ``None`` if there is none.
 
-    The file is read anew each time and its keys never enter the environment, so that no child
-    process inherits them.
+    It is looked for in the environment, then in the file that the environment names under
+    ``NAME_FILE``, which holds nothing else, then in the file of keys. Files are read anew each time
+    and their keys never enter the environment, so that no child process inherits them.
 
     Raises:
         ConfigurationError: the file is missing, malformed, or open to other users.
     """
-    found = environ.get(name, "").strip()
+    found = environ.get(name, "").strip() or read_key(name, environ)
     if not found and keys_file is not None:
         found = read_keys(keys_file).get(name, "")
     secrets.remember(found)
     return found or None
+
+
+def read_key(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The key of the file that ``NAME_FILE`` names, as containers are given secrets; an empty file
+    or no such variable is no key.
+
+    Raises:
+        ConfigurationError: the file is missing, or open to other users, or has several lines.
+    """
+    variable = name + OWN_FILE
+    if not environ.get(variable):
+        return ""
+    path = Path(environ[variable]).expanduser()
+    key = read_private(path, variable, KEY_ALONE).strip()
+    if len(key.split()) > 1:
+        raise ConfigurationError(f"{variable} {path} holds more than a key: write {KEY_ALONE}")
+    return key
 
 
 def read_keys(path: Path) -> dict[str, str]:
@@ -95,8 +116,15 @@ def _check(path: Path, place: str, holds: str, found: os.stat_result) -> None:
             f"{place} belongs to user {found.st_uid}: keep the keys in a file of "
             f"your own, with `chmod 600 {path}`"
         )
-    if found.st_mode & OTHERS:
+    allowed = stat.S_IRGRP if _is_handed_down(found) else 0
+    if found.st_mode & OTHERS & ~allowed:
         raise ConfigurationError(
             f"{place} has mode {stat.S_IMODE(found.st_mode):03o}, so others may "
             f"read it: run `chmod 600 {path}`"
         )
+
+
+def _is_handed_down(found: os.stat_result) -> bool:
+    """Whether the file is root's and ours by our group: so Kubernetes mounts secrets."""
+    ours = {os.getegid(), *os.getgroups()}
+    return found.st_uid == 0 != os.geteuid() and found.st_gid in ours

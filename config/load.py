@@ -33,6 +33,8 @@ class AbsentLane:
     lane: str
     tier: str
     reason: str
+    down: bool = False
+    """Whether it was taken out of service: then plans say so even where another answers for it."""
 
 
 def profile_names() -> list[str]:

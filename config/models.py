@@ -40,6 +40,7 @@ class BackendName(StrEnum):
 IN_PROCESS = frozenset({BackendName.LLAMA_CPP, BackendName.TRANSFORMERS, BackendName.SCRIPTED})
 """Backends that answer within the worker's own process."""
 OWN_OPTIONS = {
+    "cache_type": (BackendName.LLAMA_SERVER,),
     "reasoning_effort": (BackendName.OPENAI, BackendName.OLLAMA, BackendName.ANTHROPIC),
     "cache_from_tokens": (BackendName.ANTHROPIC,),
     "keep_alive_s": (BackendName.OLLAMA,),
@@ -61,30 +62,74 @@ class Sampling(Strict):
     """How text is drawn. ``max_tokens`` bounds the answer; stops end it."""
 
     max_tokens: int = Field(default=200, ge=1)
+    """The longest answer."""
     temperature: float = Field(default=0.3, ge=0)
+    """0 takes the likeliest token each time."""
     top_p: float = Field(default=0.95, gt=0, le=1)
+    """Share of the probability that tokens are drawn from."""
     stops: tuple[Stop, ...] = ()
+    """Texts that end an answer."""
+
+
+class CacheType(StrEnum):
+    """How a server keeps keys and values; the engine in process keeps them in 16 bits."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+    Q5_1 = "q5_1"
+    Q5_0 = "q5_0"
+    Q4_1 = "q4_1"
+    Q4_0 = "q4_0"
+
+
+class Shape(Strict):
+    """What of a model's architecture its key-value cache depends on."""
+
+    layers: int = Field(ge=1)
+    """Blocks of the transformer."""
+    kv_heads: int = Field(ge=1)
+    """Heads whose keys and values are kept; fewer than heads where these share them."""
+    head_size: int = Field(ge=1)
+    """Numbers of a head's key, and of its value."""
 
 
 class Model(Strict):
     """A model and all that is needed to serve it."""
 
     backend: BackendName
+    """How it is reached."""
     provider: str | None = None
+    """Who serves it, where it does not run inside its worker."""
     remote_name: str | None = None
     """The provider's own name of the model, where it differs from the catalog's."""
     weights: Weights | None = None
+    """The file of a local model."""
     parameters_b: float | None = Field(default=None, gt=0, description="billions")
     vram_mb: int | None = Field(default=None, ge=0, description="estimate at the catalog's format")
+    """Weights and cache together; placement goes by it where the next three do not tell."""
+    shape: Shape | None = None
+    """Its key-value cache is reckoned from it; absent: asked of the weights, if they are here."""
+    weights_mb: int | None = Field(default=None, ge=0)
+    """What the weights take; absent: their file's size, else parameters times the format's bits."""
+    cache_mb: int | None = Field(default=None, ge=0)
+    """What the key-value cache takes; absent: reckoned."""
+    cache_type: CacheType | None = None
+    """How llama-server was told to keep keys and values; absent: in 16 bits."""
     expected_tokens_per_s: float | None = Field(default=None, gt=0)
+    """What is expected of it, to compare lanes by; not measured."""
     context: int = Field(default=2048, ge=128, description="tokens")
     batch: int = Field(default=512, ge=32, description="tokens per forward pass")
     gpu_layers: int = -1
+    """Layers on the card; -1: all."""
     reproducible: bool = False
     """Whether each answer is computed by itself, so that it does not depend on its company; in
     batches logits move by rounding. For models in process."""
     sampling: Sampling | None = None
+    """How it draws text, instead of its tier's way."""
     price: Price = Price()
+    """What its tokens cost."""
     amortised_per_million: Dollars | None = None
     """Of a local model: what a million tokens cost in wear and power, to compare lanes by."""
     quality: Share | None = None
@@ -92,12 +137,15 @@ class Model(Strict):
     latency_ms: Milliseconds | None = None
     """Expected time of an answer; absent: reckoned from tokens a second, else its band's."""
     speciality: str = "general"
+    """What it is best at."""
     adapters: dict[Name, Adapter] = {}
+    """LoRA adapters, by name."""
     max_adapters: int = Field(default=4, ge=1)
     """How many adapters are loaded at once; the one used least recently leaves for another."""
     preload: tuple[Name, ...] = ()
     """Adapters that are loaded before the first question; others on first use."""
     timeout_s: float = Field(default=120, gt=0)
+    """How long a call may take."""
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     """How much a model that can think does so before it answers; absent: it cannot. One that
     thinks takes no sampling and gives no log-probabilities, and its thoughts count as answer."""
@@ -107,6 +155,7 @@ class Model(Strict):
     keep_alive_s: int | None = Field(default=None, ge=-1)
     """How long Ollama keeps the model in memory after a call; -1: for ever; absent: as it likes."""
     enabled: bool = True
+    """Whether lanes of it are there."""
     script: dict[str, Any] | None = None
     """What a ``scripted`` model does; see workers/backends/scripted.py."""
 
@@ -141,9 +190,13 @@ class Provider(Strict):
     """A service outside this process that serves models."""
 
     backend: BackendName
+    """How it is reached."""
     base_url: str | None = None
+    """Where, if not where its SDK goes by itself."""
     base_url_env: str | None = None
+    """The variable that names another address."""
     api_key_env: str | None = None
+    """The variable of its key; without the key its lanes are absent."""
     dialect: Dialect = Dialect.OPENAI
     """Of an ``openai`` provider: which server answers there."""
     local: bool = False
@@ -153,6 +206,7 @@ class Provider(Strict):
     cooldown_s: float = Field(default=30, gt=0)
     """How long it stays open first; each opening without a success between doubles it."""
     longest_cooldown_s: float = Field(default=600, gt=0)
+    """No opening of the breaker lasts longer."""
     quota_cooldown_s: float = Field(default=3600, gt=0)
     """How long it stays open when the provider says that the account is used up."""
     requests_per_minute: float | None = Field(default=None, gt=0)

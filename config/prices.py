@@ -9,16 +9,21 @@ from pydantic import Field
 
 from config.weights import Strict
 
-Dollars = Annotated[Decimal, Field(ge=0)]
+Dollars = Annotated[Decimal, Field(ge=0, le=10**12)]
+"""More than there is; as micro-dollars it still fits into the 64 bits of a ledger's column."""
 
 
 class Price(Strict):
     """Dollars per million tokens, which is micro-dollars per token."""
 
     input: Dollars = Decimal(0)
+    """A million tokens of prompts."""
     output: Dollars = Decimal(0)
+    """A million tokens of answers."""
     cached_input: Dollars | None = None
+    """A million tokens of prompts that the provider had kept; absent: as ``input``."""
     cache_write: Dollars | None = None
+    """A million tokens that it is told to keep; absent: as ``input``."""
 
     def micros(
         self, tokens_in: int, tokens_out: int, cached_in: int = 0, cache_writes: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,6 +60,9 @@ def make_app(settings: Settings, broker_url: str) -> Celery:
         key_prefix=settings.key_prefix,
         broker_use_ssl=tls_options(broker_url, settings.broker_ca_file),
         **_reliability(),
+        worker_send_task_events=settings.task_events,
+        # It would double what a message costs its sender; that of its receiver says the same.
+        task_send_sent_event=False,
         **_transport(broker_url, settings.key_prefix),
     )
     return app
@@ -121,8 +125,6 @@ def _reliability() -> dict[str, Any]:
         "worker_soft_shutdown_timeout": 5,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "worker_send_task_events": True,
-        "task_send_sent_event": True,
         "control_queue_expires": 60,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
@@ -150,10 +152,21 @@ def _transport(broker_url: str, key_prefix: str) -> dict[str, Any]:
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
+        "socket_keepalive_options": _keepalive(),
         "health_check_interval": 10,
         "global_keyprefix": key_prefix,
     }
     return {"broker_transport_options": options, "visibility_timeout": VISIBILITY_TIMEOUT_S}
+
+
+def _keepalive() -> dict[int, int]:
+    """Options of a socket by which its connection is given up after 25 s of silence.
+
+    Who only listens, as a subscriber does, would otherwise believe for two hours in a server that
+    lost its power. Where the system has other names for them, its own patience counts.
+    """
+    wanted = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+    return {getattr(socket, name): n for name, n in wanted.items() if hasattr(socket, name)}
 
 
 class Announced(Protocol):
@@ -174,6 +187,11 @@ class Announced(Protocol):
         """What the task is called with; ids, never prompts."""
         ...
 
+    @property
+    def described(self) -> str:
+        """What watchers see in the place of the arguments."""
+        ...
+
 
 def send(app: Celery, message: Announced) -> None:
     """Publish a task.
@@ -185,6 +203,7 @@ def send(app: Celery, message: Announced) -> None:
     with _publishing(app) as producer:
         app.send_task(
             message.task, args=message.arguments, queue=queue, producer=producer,
+            argsrepr=message.described, kwargsrepr="",
             retry=True, retry_policy=AGAIN, confirm_timeout=CONFIRM_TIMEOUT_S,
         )  # fmt: skip
 

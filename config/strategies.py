@@ -14,7 +14,7 @@ from config.weights import Name, Strict
 
 Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Milliseconds = Annotated[int, Field(gt=0)]
+Milliseconds = Annotated[int, Field(gt=0, le=10**12)]
 
 _WORD = re.compile(r"[a-z0-9_]+")
 
@@ -36,10 +36,15 @@ class Factors(Strict):
     """Weights of the factors of ``hybrid``; only their proportions matter, what is absent is 0."""
 
     complexity: Weight = 0
+    """How far the lane is up to how hard the decision is."""
     cost: Weight = 0
+    """How cheap the lane is."""
     latency: Weight = 0
+    """How soon it answers."""
     quality: Weight = 0
+    """How often its answers do."""
     privacy: Weight = 0
+    """Whether prompts stay on the machine."""
 
     @model_validator(mode="after")
     def _something_counts(self) -> Self:
@@ -56,10 +61,15 @@ class Preset(Strict):
     two levels the higher one holds."""
 
     strategy: Strategy | None = None
+    """Instead of the profile's."""
     weights: Factors | None = None
+    """Of ``hybrid``, instead of the profile's."""
     privacy: Literal["low", "medium", "high", "maximum"] = "low"
+    """``high`` and ``maximum`` never leave the machine."""
     min_quality: Share | None = None
+    """Lanes below it are passed over."""
     max_latency_ms: Milliseconds | None = None
+    """Lanes above it are passed over."""
 
 
 class Speciality(Strict):
@@ -70,9 +80,13 @@ class Speciality(Strict):
     """
 
     bias: float = Field(default=-0.5, allow_inf_nan=False)
+    """What the sum starts from."""
     number: float = Field(default=0, allow_inf_nan=False)
+    """What each distinct number adds."""
     most_numbers: int = Field(default=4, ge=0)
+    """How many numbers count."""
     words: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(min_length=1)
+    """What each word adds, by the word."""
 
     @field_validator("words")
     @classmethod
@@ -87,14 +101,18 @@ class QueryType(Strict):
     """A kind for prompts that name none: the first whose ``words`` hold one of the prompt's."""
 
     kind: Name
+    """What the question is then."""
     words: tuple[str, ...] = Field(min_length=1)
+    """One of them is enough."""
 
 
 class Band(Strict):
     """What to expect of a model of which the catalog says nothing."""
 
     latency_ms: Milliseconds
+    """Of an answer."""
     quality: Share
+    """How often an answer does."""
 
 
 class Bands(Strict):
@@ -105,6 +123,7 @@ class Bands(Strict):
     local: Band = Band(latency_ms=1_100, quality=0.75)
     """Other local models."""
     cloud: Band = Band(latency_ms=3_000, quality=0.9)
+    """Models that are not local."""
 
 
 class LocalCost(Strict):
@@ -113,3 +132,4 @@ class LocalCost(Strict):
     usd_per_million_per_billion: Dollars = Decimal("0.01")
     """Per million tokens and billion parameters, for models without ``amortised_per_million``."""
     usd_per_adapter_switch: Dollars = Decimal("0.001")
+    """For each adapter that has to be loaded."""

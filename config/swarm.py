@@ -29,10 +29,15 @@ class GovernorRule(Strict):
     """
 
     actions: tuple[str, ...] = ("*",)
+    """Names or patterns."""
     words: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Words of names and commands."""
     where: dict[str, str] = {}
+    """Regular expressions, by argument."""
     ruling: Literal[Verdict.ESCALATE, Verdict.DENY]
+    """What it makes of them."""
     reason: str = Field(min_length=1)
+    """What is told to whoever asks why."""
 
     @field_validator("where")
     @classmethod
@@ -51,7 +56,9 @@ class Governor(Strict):
     default: Verdict = Verdict.ESCALATE
     """Of actions that ``rulings`` do not name."""
     rulings: dict[Name, Verdict] = {}
+    """By action."""
     rules: tuple[GovernorRule, ...] = ()
+    """What makes rulings stricter."""
     approval_ttl_s: int = Field(default=86_400, ge=1)
     """After so long a request to a person lapses, also an approved one that was not used."""
 
@@ -60,6 +67,7 @@ class Swarm(Strict):
     """How the swarm daemon works. Characters bound prompts, since lanes differ in their tokens."""
 
     governor: Governor = Governor()
+    """What it may do by itself."""
     commands: dict[Name, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
     """What ``run`` may run, by name: a program with its arguments, started without a shell."""
     topics: tuple[Name, ...] = Field(default=("progress", "other"), min_length=2)

@@ -28,10 +28,15 @@ class PackageSource(Strict):
     """
 
     kind: Literal["package"] = "package"
+    """Says that it is a package."""
     package: str
+    """Its name in the index."""
     version: str
+    """Its exact version."""
     member: str = Field(max_length=500)
+    """The path of the file inside it."""
     parts: int = Field(default=1, ge=1, le=999)
+    """How many packages the file is split over."""
 
     @field_validator("package", "member")
     @classmethod
@@ -48,8 +53,11 @@ class HubSource(Strict):
     """Weights in a repository of the model hub."""
 
     kind: Literal["hub"] = "hub"
+    """Says that it is a repository of the hub."""
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
+    """``owner/name``."""
     revision: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")
+    """A branch, a tag or a commit."""
 
     @field_validator("repo", "revision")
     @classmethod
@@ -63,16 +71,21 @@ class FileSource(Strict):
     """Weights that are already on this machine; ``path`` is absolute."""
 
     kind: Literal["file"] = "file"
+    """Says that it is here already."""
     path: str
+    """Where; absolute, ``~`` is the home directory."""
 
 
 class Weights(Strict):
     """One file of weights: its name on disk, where it comes from, and what it must be."""
 
     file: str
+    """Its name in the models directory."""
     source: Annotated[PackageSource | HubSource | FileSource, Field(discriminator="kind")]
+    """Where it comes from."""
     size: int | None = Field(default=None, gt=0, description="bytes")
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """What it must hash to; absent: what the hub says."""
     formats: tuple[str, ...] = ()
     """CPU formats that ``uptier models prepare`` measures beside the file as it comes."""
 

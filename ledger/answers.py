@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, and_, func, select
+from sqlalchemy import Engine, Select, and_, func, select
 
 from ledger.database import reading
 from ledger.records import asked
-from ledger.transitions import ANSWERED_WELL, ATTEMPTS, DECISIONS, PREFIXES
+from ledger.transitions import ANSWERED_WELL, ATTEMPTS, DECISIONS, IDS, PREFIXES
 from routing.critique import CRITIC_KIND
 from routing.decision import Decision, Plan, State
 
@@ -49,11 +49,11 @@ class Answered:
 def find_answered(engine: Engine, ids: Sequence[str]) -> list[Answered]:
     """Those of ``ids`` that await a verdict, in the order of submission."""
     with reading(engine) as connection:
-        rows = connection.execute(_awaiting(ids)).all()
+        rows = connection.execute(_AWAITING, {"ids": list(ids)}).all()
     return [_answered(row) for row in rows]
 
 
-def _awaiting(ids: Sequence[str]) -> Any:
+def _awaiting() -> Select[Any]:
     """Decisions with their latest attempts, and the critics that were asked about these."""
     critics = DECISIONS.alias("critics")
     latest = and_(
@@ -79,9 +79,12 @@ def _awaiting(ids: Sequence[str]) -> Any:
         .join(ATTEMPTS, latest)
         .outerjoin(PREFIXES, PREFIXES.c.id == DECISIONS.c.prefix_id)
         .outerjoin(critics, critics.c.id == DECISIONS.c.critic_id)
-        .where(DECISIONS.c.id.in_(ids), DECISIONS.c.state == State.ANSWERED.value)
+        .where(DECISIONS.c.id.in_(IDS), DECISIONS.c.state == State.ANSWERED.value)
         .order_by(DECISIONS.c.id)
     )
+
+
+_AWAITING = _awaiting()
 
 
 def _answered(row: Any) -> Answered:

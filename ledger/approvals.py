@@ -142,18 +142,19 @@ def ask_person(
 
 
 def decide(engine: Engine, id: str, *, approve: bool, note: str, now: int) -> Approval:
-    """A person's word on a request.
+    """A person's word on a request; an approval that was not used yet can be taken back.
 
     Raises:
         InputError: there is no such request, or it is not open any more.
     """
     word = Standing.APPROVED if approve else Standing.REJECTED
+    before = (Standing.PENDING.value,) if approve else OPEN
     columns = APPROVALS.c
     expire(engine, now)
     with writing(engine) as connection:
         changed = connection.execute(
             update(APPROVALS)
-            .where(columns.id == id, columns.state == Standing.PENDING.value)
+            .where(columns.id == id, columns.state.in_(before))
             .values(state=word.value, note=note, decided_at=now)
         ).rowcount
         row = connection.execute(select(*columns).where(columns.id == id)).first()
@@ -162,8 +163,8 @@ def decide(engine: Engine, id: str, *, approve: bool, note: str, now: int) -> Ap
         found = _approval(row)
         if not changed:
             raise InputError(
-                f"approval {id!r} is {found.state.value} already: only pending ones can be "
-                f"{word.value}; see `uptier approvals list`"
+                f"approval {id!r} is {found.state.value} already: only {' and '.join(before)} ones "
+                f"can be {word.value}; see `uptier approvals list`"
             )
         log_ruling(connection, found, word.value, note or "by a person", now, id)
         # The history that prompts show has to know of it.

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Connection, Engine, or_, select, update
 
 from config.auditing import Audit
-from config.catalog import CloudBudget
+from config.catalog import Catalog, CloudBudget
 from ledger.clock import SECOND
 from ledger.database import insert_or_ignore, reading
 from ledger.records import Claimed
@@ -101,6 +101,26 @@ def payer_scope(name: str, now: int | None = None) -> str:
     return f"payer:{name}" if now is None else f"payer:{name}:{_date(now)}"
 
 
+def day_scopes(catalog: Catalog, now: int) -> dict[str, tuple[str, int | None]]:
+    """The budgets of the day of ``now`` over everybody, each with its name and its limit in
+    micro-dollars."""
+    today = _date(now)
+    return {
+        f"day:{today}": ("day", _micros(catalog.cloud_budget.per_day_usd)),
+        f"audit:{today}": ("audit", _micros(catalog.audit.per_day_usd)),
+    }
+
+
+def of_payers(now: int) -> ColumnElement[bool]:
+    """The budgets of payers: all told, and of the day of ``now``."""
+    scope = BUDGETS.c.scope
+    # By the key's order as well: LIKE reads every row, and there is one for each paid request.
+    near = (scope >= "payer") & (scope < "payes")
+    dated = scope.like("payer:%:%")
+    today = scope.endswith(f":{_date(now)}", autoescape=True)
+    return near & scope.startswith(payer_scope(""), autoescape=True) & (~dated | today)
+
+
 def reserve(connection: Connection, bounds: Sequence[Bound], micros: int) -> Refused | None:
     """Promise ``micros`` and one call in every scope, or in none and say which refused."""
     taken: list[str] = []
@@ -139,9 +159,7 @@ def usage(engine: Engine, run_id: str | None, alert_share: float, now: int) -> l
     """The budgets of today, of payers and of a run; its agents' only past their alert mark."""
     today = _date(now)
     scopes: list[ColumnElement[bool]] = [BUDGETS.c.scope.in_((f"audit:{today}", f"day:{today}"))]
-    payers = BUDGETS.c.scope.startswith(payer_scope(""), autoescape=True)
-    dated = BUDGETS.c.scope.like("payer:%:%")
-    scopes.append(payers & (~dated | BUDGETS.c.scope.endswith(f":{today}", autoescape=True)))
+    scopes.append(of_payers(now))
     if run_id is not None:
         scopes.append(BUDGETS.c.scope == run_scope(run_id))
         scopes.append(BUDGETS.c.scope.startswith(f"agent:{run_id}:", autoescape=True))

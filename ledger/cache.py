@@ -25,8 +25,13 @@ from routing.decision import Status
 
 ENTRIES = TABLES.tables["cache_entry"]
 AUDITS = TABLES.tables["cache_audit"]
+DECISIONS = TABLES.tables["decision"]
 TRIMMING = 0x75707472696D
 """PostgreSQL's advisory lock of who drops entries: two would each drop what is too many."""
+
+BELOW = "answered before by the best attempt of all lanes of this plan"
+"""The reason of a decision that the cache gave what was below the bar; its status says only the
+latter."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,13 @@ def clear(engine: Engine, kind: str | None = None) -> tuple[int, int]:
         entries, audits = entries.where(ENTRIES.c.kind == kind), audits.where(AUDITS.c.kind == kind)
     with writing(engine) as connection:
         return connection.execute(entries).rowcount, connection.execute(audits).rowcount
+
+
+def was_served() -> ColumnElement[bool]:
+    """Which decisions the cache answered, be it above the bar or below."""
+    columns = DECISIONS.c
+    below = (columns.status == Status.DEGRADED.value) & (columns.reason == BELOW)
+    return (columns.status == Status.CACHED.value) | below
 
 
 def rests_on(lanes: Sequence[str]) -> ColumnElement[bool]:

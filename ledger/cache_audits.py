@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Engine, bindparam, func, select, update
+from sqlalchemy import Engine, bindparam, delete, func, select, update
 
 from ledger.database import insert_or_ignore, reading, writing
 from ledger.tables import TABLES
@@ -65,6 +65,19 @@ def close_audits(engine: Engine, answers: Mapping[str, str]) -> None:
     statement = update(AUDITS).where(AUDITS.c.decision_id == bindparam("b_id"))
     with writing(engine) as connection:
         connection.execute(statement.values(agreed=bindparam("b_agreed")), found)
+
+
+def trim_audits(engine: Engine, most: int) -> int:
+    """Drop all but the newest ``most`` audits of each kind and embedder; how many left."""
+    age = func.row_number().over(
+        partition_by=(AUDITS.c.kind, AUDITS.c.embedder),
+        order_by=(AUDITS.c.created_at.desc(), AUDITS.c.decision_id.desc()),
+    )
+    ranked = select(AUDITS.c.decision_id, age.label("age")).subquery()
+    old = select(ranked.c.decision_id).where(ranked.c.age > most)
+    with writing(engine) as connection:
+        dropped = connection.execute(delete(AUDITS).where(AUDITS.c.decision_id.in_(old)))
+    return dropped.rowcount
 
 
 def agreement(

@@ -8,11 +8,11 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Engine, case, func, select
 
 from config.catalog import Catalog, Kind
-from ledger.cache import ENTRIES
+from ledger.cache import ENTRIES, was_served
 from ledger.cache_audits import agreement
 from ledger.database import reading
 from ledger.tables import TABLES
-from routing.decision import State, Status
+from routing.decision import State
 from routing.similar import Trust, lower_bound, trust
 
 DECISIONS = TABLES.tables["decision"]
@@ -92,7 +92,7 @@ def _held(connection: Connection) -> dict[str, tuple[int, int]]:
 
 
 def _asked(connection: Connection) -> dict[str, tuple[int, int]]:
-    served = func.sum(case((DECISIONS.c.status == Status.CACHED.value, 1), else_=0))
+    served = func.sum(case((was_served(), 1), else_=0))
     query = (
         select(DECISIONS.c.kind, func.count(), served)
         .where(

@@ -8,7 +8,7 @@ the provider is called. Whatever becomes of the worker, the row is there: a resu
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from config.catalog import Provider
 from ledger import budgets, providers
 from ledger.budgets import Bound
 from ledger.database import reading, writing
+from ledger.metrics import counting
 from ledger.records import Claimed, Tried, attempt_row, attempt_values
 from ledger.transitions import ATTEMPTS, DECISIONS, Followers, after_error, held_rows
 from routing.decision import State
@@ -111,7 +112,18 @@ def book(connection: Connection, token: str, tried: Sequence[Tried], held: Colle
                 update(DECISIONS).where(DECISIONS.c.id == one.id).values(cost_micros=spent)
             )
         connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == row.id).values(**values))
+        _count(connection, row, values)
         _settle_budgets(connection, row, one)
+
+
+def _count(connection: Connection, row: Any, values: Mapping[str, Any]) -> None:
+    """Count a call that ended, or of which it has become known after all what it cost."""
+    if row.outcome == UNKNOWN:
+        counting.became_known(connection, row.lane, row.estimated_micros, values)
+        return
+    counting.attempted(connection, [(row.lane, values)])
+    if values["outcome"] == UNKNOWN:
+        counting.unknown(connection, row.lane, values["estimated_micros"])
 
 
 def close_lost(
@@ -236,6 +248,8 @@ def _intents(connection: Connection, ids: Sequence[str]) -> list[Any]:
 def _mark_unknown(connection: Connection, row: Any) -> None:
     values = {"outcome": UNKNOWN, "error": LOST}
     connection.execute(update(ATTEMPTS).where(ATTEMPTS.c.id == row.id).values(**values))
+    counting.ended(connection, row.lane, UNKNOWN)
+    counting.unknown(connection, row.lane, row.estimated_micros)
 
 
 def _to_unknown(connection: Connection, row: Any) -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, case, insert, not_, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Engine,
+    bindparam,
+    case,
+    insert,
+    not_,
+    select,
+    update,
+)
 
 from ledger import calls, labels, outbox, providers
 from ledger.beside import ask, ask_beside
 from ledger.database import reading, writing
+from ledger.metrics import counting
 from ledger.outbox import CHECK
 from ledger.providers import Health
 from ledger.records import (
@@ -25,6 +37,7 @@ from ledger.records import (
 from ledger.transitions import (
     ATTEMPTS,
     DECISIONS,
+    IDS,
     QUALITY_QUEUE,
     Followers,
     Refusal,
@@ -70,32 +83,49 @@ def claim(
     an outcome may have killed its worker: it is only taken alone, so that its neighbours do not
     die with it.
     """
-    # What is ours already: an earlier try's commit went through, its answer was lost.
-    mine = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_token == token)
-    takes = _to_be_had(now, alone=len(ids) == 1) | mine
-    once_more = case((mine, DECISIONS.c.deliveries), else_=DECISIONS.c.deliveries + 1)
+    values = {"now": now, "token": token, "until": now + lease_us}
     rows: list[Any] = []
     with writing(engine) as connection:
+        statement = _claiming(connection.dialect.name == "postgresql", alone=len(ids) == 1)
         for chunk in chunks(ids):
-            wanted = DECISIONS.c.id.in_(chunk) & (DECISIONS.c.lane == lane) & takes
-            statement = (
-                update(DECISIONS)
-                .where(_unlocked(connection, wanted))
-                .values(
-                    state=State.RUNNING.value,
-                    lease_token=token,
-                    lease_until=now + lease_us,
-                    deliveries=once_more,
-                )
-                .returning(*DECISIONS.c)
-            )
-            rows += connection.execute(statement).all()
+            wanted = {"ids": chunk, "on_lane": lane, **values}
+            rows += connection.execute(statement, wanted).all()
+        for row in rows:
+            if row.deliveries > 1:  # an earlier claim of it came to nothing
+                counting.lease_expired(connection, row.lane)
         systems = systems_of(connection, {r.prefix_id for r in rows if r.prefix_id})
     rows.sort(key=lambda r: r.id)
     return [claimed(r, systems) for r in rows]
 
 
-def _to_be_had(now: int, *, alone: bool) -> ColumnElement[bool]:
+@cache
+def _claiming(skips_locked: bool, *, alone: bool) -> Any:
+    """Takes what is to be had; nobody waits for another's claim where rows can be skipped."""
+    # What is ours already: an earlier try's commit went through, its answer was lost.
+    mine = (DECISIONS.c.state == State.RUNNING.value) & (
+        DECISIONS.c.lease_token == bindparam("token")
+    )
+    on_lane = DECISIONS.c.id.in_(IDS) & (DECISIONS.c.lane == bindparam("on_lane"))
+    wanted: ColumnElement[bool] = on_lane & (_to_be_had(alone=alone) | mine)
+    if skips_locked:
+        free = select(DECISIONS.c.id).where(wanted).with_for_update(skip_locked=True)
+        wanted = DECISIONS.c.id.in_(free)
+    once_more = case((mine, DECISIONS.c.deliveries), else_=DECISIONS.c.deliveries + 1)
+    return (
+        update(DECISIONS)
+        .where(wanted)
+        .values(
+            state=State.RUNNING.value,
+            lease_token=bindparam("token"),
+            lease_until=bindparam("until"),
+            deliveries=once_more,
+        )
+        .returning(*DECISIONS.c)
+    )
+
+
+def _to_be_had(*, alone: bool) -> ColumnElement[bool]:
+    now: BindParameter[int] = bindparam("now")
     free = (DECISIONS.c.state == State.QUEUED.value) & (DECISIONS.c.not_before <= now)
     lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
     return (free | lost) if alone else (free & (DECISIONS.c.deliveries == 0))
@@ -110,14 +140,6 @@ def is_suspect(engine: Engine, decision_id: str, now: int) -> bool:
     )
     with reading(engine) as connection:
         return connection.execute(query).first() is not None
-
-
-def _unlocked(connection: Connection, wanted: ColumnElement[bool]) -> ColumnElement[bool]:
-    """The rows that nobody else is at: who claims must not wait for another's claim."""
-    if connection.dialect.name != "postgresql":
-        return wanted
-    free = select(DECISIONS.c.id).where(wanted).with_for_update(skip_locked=True)
-    return DECISIONS.c.id.in_(free)
 
 
 def renew(engine: Engine, token: str, *, now: int, lease_us: int) -> int:
@@ -165,13 +187,14 @@ def record(
         fresh = [attempt_row(held[t.id], t, now) for t in ours if t.attempt_id is None]
         if fresh:
             connection.execute(insert(ATTEMPTS), fresh)
+        counting.attempted(connection, [(row["lane"], row) for row in fresh])
         calls.book(connection, token, [t for t in tried if t.attempt_id is not None], held)
         for one in health:
             providers.note(connection, one, now)
         answered = [t for t in ours if not t.error]
         mark_answered(connection, answered)
-        ids = [t.id for t in answered]
-        followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, ids, now)
+        ids, run = [t.id for t in answered], outbox.only_run(held[t.id] for t in answered)
+        followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, ids, now, run)
         for attempt in ours:
             if attempt.error:
                 after_error(connection, held[attempt.id], attempt, followers, now)
@@ -239,15 +262,13 @@ def settle_cached(engine: Engine, token: str, hits: Sequence[Hit], now: int) -> 
     followers = Followers()
     with writing(engine) as connection:
         held = {r.id: r for r in held_rows(connection, token, [h.id for h in hits])}
+        hits = [h for h in hits if h.id in held]
         endings = [
-            (
-                held[h.id],
-                Settlement(h.status, h.answer, h.lane, h.reason, h.p_answer),
-            )
-            for h in hits
-            if h.id in held
+            (held[h.id], Settlement(h.status, h.answer, h.lane, h.reason, h.p_answer)) for h in hits
         ]
         settle(connection, endings, followers, now)
+        for hit in hits:
+            counting.served(connection, held[hit.id].kind, hit.layer)
     return followers
 
 
@@ -271,6 +292,8 @@ def rule(engine: Engine, rulings: Sequence[Ruling], now: int) -> Followers:
         if not live:
             return followers
         write_verdicts(connection, live)
+        # Whoever asks first is ruled on again.
+        counting.checked(connection, [(stands[r.id], r.passed) for r in live if not r.questions])
         endings = [(stands[r.id], r.settle) for r in live if r.settle is not None]
         endings += [
             (stands[r.id], best_ending(connection, stands[r.id], r.degrade))
@@ -279,7 +302,10 @@ def rule(engine: Engine, rulings: Sequence[Ruling], now: int) -> Followers:
         ]
         settle(connection, endings, followers, now)
         end_questions(connection, [stands[r.id] for r in live if r.climb_to], now)
-        climb(connection, [(r.id, *r.climb_to) for r in live if r.climb_to], followers, now)
+        climbs = [(stands[r.id], *r.climb_to) for r in live if r.climb_to]
+        climb(connection, climbs, followers, now)
+        for row, _, lane in climbs:
+            counting.escalated(connection, row.lane, lane)
         labels.from_top(connection, [(stands[r.id], a) for r in live if (a := r.top_answer)], now)
         for ruling in live:
             row = stands[ruling.id]
@@ -290,16 +316,21 @@ def rule(engine: Engine, rulings: Sequence[Ruling], now: int) -> Followers:
     return followers
 
 
+_SETTLED = select(
+    *(
+        DECISIONS.c[name]
+        for name in (
+            "id", "key", "kind", "status", "answer", "answer_lane", "reason", "cost_micros",
+            "climbs", "p_answer",
+        )
+    )
+).where(DECISIONS.c.id.in_(IDS), DECISIONS.c.state == State.SETTLED.value)  # fmt: skip
+
+
 def find_settled(engine: Engine, ids: Iterable[str]) -> list[Settled]:
     """Those of ``ids`` that are settled."""
-    columns = DECISIONS.c
     found: list[Settled] = []
     with reading(engine) as connection:
         for chunk in chunks(list(ids)):
-            query = select(
-                columns.id, columns.key, columns.kind, columns.status, columns.answer,
-                columns.answer_lane, columns.reason, columns.cost_micros, columns.climbs,
-                columns.p_answer,
-            ).where(columns.id.in_(chunk), columns.state == State.SETTLED.value)  # fmt: skip
-            found += [settled(r) for r in connection.execute(query)]
+            found += [settled(r) for r in connection.execute(_SETTLED, {"ids": chunk})]
     return found

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 
 from ledger.database import reading
+from ledger.records import decision_asked
 from ledger.records import settled as as_settled
 from ledger.tables import TABLES
 from ledger.transitions import chunks
-from routing.decision import Preferences, Settled, State
+from routing.decision import Decision, Preferences, Settled, State
 
 DECISIONS = TABLES.tables["decision"]
 
@@ -44,6 +45,15 @@ def find(engine: Engine, ids: Sequence[str]) -> list[Known]:
     return [found[one] for one in ids if one in found]
 
 
+def asks(engine: Engine, decision_id: str, decision: Decision) -> bool:
+    """Whether the stored decision of that id asks what ``decision`` does."""
+    row = decision_asked(decision)
+    query = select(*(DECISIONS.c[name] for name in row)).where(DECISIONS.c.id == decision_id)
+    with reading(engine) as connection:
+        found = connection.execute(query).first()
+    return found is not None and tuple(found) == tuple(row.values())
+
+
 def of_run(
     engine: Engine, run_id: str, *, payer: str | None, after: str = "", limit: int
 ) -> list[Known]:
@@ -59,9 +69,10 @@ def of_run(
         .limit(limit)
     )
     if payer is not None:
-        # As the preferences are written: compact, the name first.
-        theirs = DECISIONS.c.preferences.contains(f'"payer":{{"name":"{payer}"', autoescape=True)
-        query = query.where(theirs)
+        # As the preferences are written: compact, the name first. LIKE would take ANN for ann.
+        mine = DECISIONS.c.preferences
+        theirs = f'"payer":{{"name":"{payer}"'
+        query = query.where(func.replace(mine, theirs, "") != mine)
     with reading(engine) as connection:
         return [_known(row) for row in connection.execute(query)]
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, func, insert, or_, select, update
 
 from ledger.database import reading, writing
 from ledger.outbox import new_id
+from ledger.runs import RUNS
 from ledger.tables import TABLES
+from routing.decision import Privacy
 
 MEMORIES = TABLES.tables["memory"]
 MAX_CHARS = 4_000
@@ -73,14 +75,20 @@ def add(engine: Engine, memory: NewMemory, now: int) -> str:
 
 
 def query(
-    engine: Engine, *, topic: str | None = None, since: int | None = None, last: int = 1_000
+    engine: Engine,
+    *,
+    topic: str | None = None,
+    since: int | None = None,
+    last: int = 1_000,
+    leaving: bool = False,
 ) -> list[Memory]:
     """The last memories in force, the oldest of them first; of a topic, and not before ``since``
-    (microseconds since 1970), where these are given."""
+    (microseconds since 1970), where these are given. With ``leaving`` only those that may go into
+    prompts which leave the machine."""
     columns = MEMORIES.c
     asked = (
         select(*columns)
-        .where(columns.replaced_by.is_(None))
+        .where(columns.replaced_by.is_(None), *_may_leave(leaving))
         .order_by(columns.created_at.desc(), columns.id.desc())
         .limit(last)
     )
@@ -96,14 +104,23 @@ def query(
     ]
 
 
-def topics(engine: Engine) -> dict[str, int]:
-    """How many memories in force each topic has."""
+def topics(engine: Engine, *, leaving: bool = False) -> dict[str, int]:
+    """How many memories in force each topic has; ``leaving`` as for :func:`query`."""
     columns = MEMORIES.c
     asked = (
         select(columns.topic, func.count().label("count"))
-        .where(columns.replaced_by.is_(None))
+        .where(columns.replaced_by.is_(None), *_may_leave(leaving))
         .group_by(columns.topic)
         .order_by(columns.topic)
     )
     with reading(engine) as connection:
         return {row.topic: row[1] for row in connection.execute(asked)}
+
+
+def _may_leave(leaving: bool) -> list[ColumnElement[bool]]:
+    """What was noted in a run whose prompts stay at home stays there as well."""
+    if not leaving:
+        return []
+    run_id, kept = MEMORIES.c.run_id, [one.value for one in Privacy if one.stays_home]
+    private = or_(*(RUNS.c.config.contains(f'"privacy": "{level}"') for level in kept))
+    return [or_(run_id.is_(None), run_id.not_in(select(RUNS.c.id).where(private)))]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import uuid_utils
 from sqlalchemy import Connection, Engine, delete, insert, select
@@ -27,12 +28,21 @@ class Message:
     task: str
     queue: str
     ids: tuple[str, ...]
+    run: str = field(default="", compare=False)
+    """The run of them all, for whoever watches; empty where they are of several, or it was sent
+    late."""
 
     @property
     def arguments(self) -> tuple[object, ...]:
         """What the task is called with: its lane, where it serves one, and the ids."""
         ids = list(self.ids)
         return (self.queue, ids) if self.task == DECIDE else (ids,)
+
+    @property
+    def described(self) -> str:
+        """What watchers see in the place of the arguments."""
+        decisions = "1 decision" if len(self.ids) == 1 else f"{len(self.ids)} decisions"
+        return f"{self.queue}: {decisions}" + (f" of run {self.run}" if self.run else "")
 
 
 Send = Callable[[Message], None]
@@ -43,12 +53,18 @@ def new_id() -> str:
     return uuid_utils.uuid7().hex
 
 
+def only_run(rows: Iterable[Any]) -> str:
+    """The run of rows with a ``run_id``, if it is one run's; else empty."""
+    runs = {row.run_id for row in rows}
+    return runs.pop() if len(runs) == 1 else ""
+
+
 def write(
-    connection: Connection, task: str, queue: str, ids: Sequence[str], now: int
+    connection: Connection, task: str, queue: str, ids: Sequence[str], now: int, run: str = ""
 ) -> list[Message]:
-    """Add messages for ``ids`` to the open transaction."""
+    """Add messages for ``ids`` to the open transaction; ``run`` is theirs, if it is one run's."""
     messages = [
-        Message(new_id(), task, queue, tuple(ids[start : start + MAX_IDS]))
+        Message(new_id(), task, queue, tuple(ids[start : start + MAX_IDS]), run)
         for start in range(0, len(ids), MAX_IDS)
     ]
     if messages:

@@ -36,6 +36,12 @@ def patiently(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T
     Raises:
         DBAPIError: it is still away after :data:`PATIENCE_S`, or the fault is no outage.
     """
+    try:
+        return operation(*args, **kwargs)
+    except Exception as error:
+        if not passes(error):
+            raise
+    # Only now: to set up the retrying takes longer than many an operation.
     retrying = Retrying(
         retry=retry_if_exception(passes),
         wait=wait_random_exponential(multiplier=0.1, max=2.0),

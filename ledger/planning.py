@@ -12,9 +12,9 @@ from config.load import AbsentLane
 from config.settings import Settings
 from ledger.clock import Clock, now
 from ledger.lane_history import LaneHistory
+from ledger.lanes import closed_lanes
 from ledger.patience import patiently
 from ledger.policies import Policies
-from ledger.providers import closed_lanes
 from ledger.records import Planned
 from routing.decision import CacheScope, Decision
 from routing.policy import plan
@@ -67,8 +67,12 @@ class Planner:
                 without = (*absent, *closed.values())
                 return Planned(decision, plan(decision, narrowed, without, learned, live))
             except InputError:
-                pass  # nothing else may answer it; it waits for the provider
-        return Planned(decision, plan(decision, catalog, absent, learned, live))
+                pass  # nothing else may answer it; it waits for the lane
+        found = plan(decision, catalog, absent, learned, live)
+        waits = [f"waits: {closed[lane].reason}" for lane in found.lanes if lane in closed]
+        if waits:
+            found = found.model_copy(update={"notes": (*found.notes, *waits)})
+        return Planned(decision, found)
 
 
 def narrow(catalog: Catalog, closed: Mapping[str, AbsentLane]) -> Catalog:

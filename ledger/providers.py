@@ -26,6 +26,7 @@ PROVIDERS = TABLES.tables["provider"]
 PROBE_US = 120 * SECOND
 """A probe whose worker died frees its place after this time."""
 PROBE_WAIT_US = 2 * SECOND
+BREAKER_STATES = ("closed", "open", "half-open")
 
 
 class Verdict(StrEnum):
@@ -158,9 +159,14 @@ def closed_lanes(engine: Engine, catalog: Catalog, now: int) -> dict[str, Absent
 
 def states(engine: Engine, catalog: Catalog, now: int) -> list[ProviderState]:
     """The providers of a catalog's lanes."""
-    names = {catalog.models[lane.model].provider for lane in catalog.lanes.values()}
     with reading(engine) as connection:
-        rows = {r.name: r for r in connection.execute(select(*PROVIDERS.c))}
+        return standings(connection, catalog, now)
+
+
+def standings(connection: Connection, catalog: Catalog, now: int) -> list[ProviderState]:
+    """The same, as an open transaction sees them."""
+    names = {catalog.models[lane.model].provider for lane in catalog.lanes.values()}
+    rows = {r.name: r for r in connection.execute(select(*PROVIDERS.c))}
     return [_state(name, rows.get(name), now) for name in sorted(n for n in names if n)]
 
 
@@ -183,7 +189,8 @@ def _state(name: str, row: Any, now: int) -> ProviderState:
         return ProviderState(name=name, breaker="closed", failures=0, reopens_in_s=None,
                              paused_for_s=None, reason="")  # fmt: skip
     is_open = row.open_until is not None and now < row.open_until
-    breaker = "closed" if row.open_until is None else "open" if is_open else "half-open"
+    shut, opened, half = BREAKER_STATES
+    breaker = shut if row.open_until is None else opened if is_open else half
     return ProviderState(
         name=name,
         breaker=breaker,

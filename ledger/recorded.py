@@ -92,17 +92,21 @@ def count_recorded(engine: Engine, run_id: str, kinds: Sequence[str] = ()) -> di
         return {row.kind: row.n for row in connection.execute(query)}
 
 
-def unfinished(engine: Engine, mode: str, profile: str, config: dict[str, Any]) -> RunInfo | None:
-    """The latest unfinished run of that mode, profile and configuration."""
+def unfinished(
+    engine: Engine, mode: str, profile: str | None = None, config: dict[str, Any] | None = None
+) -> RunInfo | None:
+    """The latest unfinished run of that mode; ``profile`` and ``config`` narrow it."""
     query = (
         select(*RUNS.c)
-        .where(RUNS.c.mode == mode, RUNS.c.profile == profile, RUNS.c.finished_at.is_(None))
+        .where(RUNS.c.mode == mode, RUNS.c.finished_at.is_(None))
         .order_by(RUNS.c.created_at.desc(), RUNS.c.id.desc())
         .limit(PAGE)
     )
+    if profile is not None:
+        query = query.where(RUNS.c.profile == profile)
     with reading(engine) as connection:
         found = [run_of(row) for row in connection.execute(query)]
-    return next((run for run in found if run.config == config), None)
+    return next((run for run in found if config is None or run.config == config), None)
 
 
 def pairs(engine: Engine, before: str, after: str) -> Iterator[Pair]:

@@ -125,6 +125,31 @@ class Hit:
     p_answer: float | None
     reason: str = "answered before"
     status: Status = Status.CACHED
+    alike: bool = False
+    """Whether it answered another question, one alike."""
+
+    @property
+    def layer(self) -> str:
+        """Which of the cache's layers it came from."""
+        if self.status is Status.DEGRADED:
+            return "degraded"
+        return "alike" if self.alike else "exact"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A decision that settled, for logs and traces; times in microseconds since 1970."""
+
+    id: str
+    run_id: str
+    kind: str
+    status: str
+    lane: str | None
+    climbs: int
+    cost_micros: int
+    created_at: int
+    settled_at: int
+    parent_id: str | None
 
 
 def decision_row(run_id: str, planned: Planned, now: int) -> dict[str, Any]:
@@ -135,13 +160,9 @@ def decision_row(run_id: str, planned: Planned, now: int) -> dict[str, Any]:
         "id": new_id(),
         "run_id": run_id,
         "key": decision.key,
-        "kind": decision.kind,
         "agent_id": decision.agent_id,
         "day": decision.day,
-        "prefix_id": prefix_id(decision.system) if decision.system else None,
-        "prompt": decision.prompt,
-        "template": decision.template,
-        "output": decision.output.model_dump_json(exclude_none=True),
+        **decision_asked(decision),
         "signals": decision.signals.model_dump_json(exclude_defaults=True),
         "preferences": decision.preferences.model_dump_json(exclude_defaults=True),
         "seed": decision.seed,
@@ -156,6 +177,17 @@ def decision_row(run_id: str, planned: Planned, now: int) -> dict[str, Any]:
         "deadline_at": None if deadline is None else now + int(deadline * SECOND),
         "created_at": now,
         "queued_at": now,
+    }
+
+
+def decision_asked(decision: Decision) -> dict[str, Any]:
+    """Of the row of a decision what makes its question."""
+    return {
+        "kind": decision.kind,
+        "prefix_id": prefix_id(decision.system) if decision.system else None,
+        "prompt": decision.prompt,
+        "template": decision.template,
+        "output": decision.output.model_dump_json(exclude_none=True),
     }
 
 
@@ -283,3 +315,9 @@ def settled(row: Any) -> Settled:
         climbs=row.climbs,
         p_answer=row.p_answer,
     )
+
+
+def ended(row: Any, status: Status, lane: str | None, now: int) -> Ended:
+    """What is told of a decision that has just settled; ``row`` is as it was before."""
+    return Ended(row.id, row.run_id, row.kind, status.value, lane, row.climbs, row.cost_micros,
+                 row.created_at, now, row.parent_id)  # fmt: skip

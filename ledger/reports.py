@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.exc import DBAPIError
 
 from config.catalog import Catalog
 from config.settings import Settings
-from ledger import certificates
+from ledger import certificates, run_sums
 from ledger.audit_use import AuditUse, audit_use
 from ledger.budgets import BudgetUse, usage
-from ledger.calls import INTENT, UNKNOWN
 from ledger.certificates import CertificateState
 from ledger.clock import SECOND, now
-from ledger.database import ledger_place, open_ledger, reading
+from ledger.database import ledger_error, ledger_place, open_ledger, reading
 from ledger.money import dollars
 from ledger.providers import ProviderState, states
+from ledger.run_sums import ANSWERED, NOT_KNOWN
 from ledger.runs import RunInfo
 from ledger.tables import TABLES
-from routing.decision import State, Status
 
 DECISIONS = TABLES.tables["decision"]
-ATTEMPTS = TABLES.tables["attempt"]
-PREFIXES = TABLES.tables["prefix"]
-
-NOT_KNOWN = (INTENT, UNKNOWN)
-"""Outcomes of calls that may have been served; an intent is one that is under way."""
-CHARS_PER_TOKEN = 4
-"""For answers from the cache, whose tokens nobody counted."""
 
 
 class Counts(BaseModel):
@@ -124,38 +117,40 @@ class Report(BaseModel):
     decisions_per_second: float | None
     latency_ms: Latency
     cache_share: float
+    """Of all decisions: those that the cache answered, also below the bar."""
     ledger: str
 
 
 def report(engine: Engine, settings: Settings, catalog: Catalog, run: RunInfo) -> Report:
     """The report of one run. ``catalog`` is the run's whole profile, absent lanes included."""
     with reading(engine) as connection:
-        rows = connection.execute(_decisions_query(run.id)).all()
-        tries = connection.execute(_attempts_query(run.id)).all()
-        unsettled = _unsettled(connection, run.id)
+        groups = run_sums.decision_groups(connection, run.id)
+        tries = run_sums.attempt_groups(connection, run.id)
         audits = audit_use(connection, run.id)
-    counts = _counts(rows, catalog)
-    total, escalated = counts.total, sum(1 for r in rows if r.climbs)
-    spent = sum(t.cost_micros for t in tries)
-    unknown = [t.estimated_micros for t in tries if t.outcome in NOT_KNOWN]
-    all_cloud = _all_cloud_micros(rows, tries, catalog)
-    seconds = _seconds(rows)
+        latency = _latency(connection, run.id)
+        all_cloud = _all_cloud_micros(connection, run.id, catalog)
+    counts = _counts(groups, catalog)
+    total, escalated = counts.total, sum(g.number for g in groups if g.climbed)
+    spent = sum(int(t.cost_micros) for t in tries)
+    unknown = [t for t in tries if t.outcome in NOT_KNOWN]
+    seconds = _seconds(groups)
     return Report(
         run=run.id, mode=run.mode, profile=run.profile, seed=run.seed, decisions=counts,
         escalated=escalated, escalation_rate=escalated / total if total else None, audits=audits,
-        unsettled=unsettled, empty=_empty(rows), accuracy=_accuracy(rows, catalog),
-        lanes=_lanes(tries, catalog),
+        unsettled=sum(g.open for g in groups), empty=sum(g.empty for g in groups),
+        accuracy=_accuracy(groups, catalog), lanes=_lanes(tries, catalog),
         absent_tiers={lane.tier: lane.reason for lane in run.absent},
         tokens=_tokens(tries), cost_usd=dollars(spent),
-        unknown_charge_usd=dollars(sum(unknown)), unknown_charges=len(unknown),
+        unknown_charge_usd=dollars(_estimated(unknown)),
+        unknown_charges=sum(t.number for t in unknown),
         budgets=usage(engine, run.id, catalog.cloud_budget.alert_share, now()),
         all_cloud_cost_usd=None if all_cloud is None else dollars(all_cloud),
         all_cloud_model=catalog.reference_model,
         savings_usd=None if all_cloud is None else dollars(all_cloud - spent),
         savings_share=1 - spent / all_cloud if all_cloud else None,
         seconds=seconds, decisions_per_second=total / seconds if seconds else None,
-        latency_ms=_latency(tries),
-        cache_share=counts.by_status.get(Status.CACHED.value, 0) / total if total else 0.0,
+        latency_ms=latency,
+        cache_share=sum(g.served for g in groups) / total if total else 0.0,
         ledger=ledger_place(settings),
     )  # fmt: skip
 
@@ -173,7 +168,7 @@ def overview(settings: Settings) -> Overview:
     """What a ledger holds now.
 
     Raises:
-        SQLAlchemyError: it does not answer.
+        LedgerError: it does not answer.
     """
     engine = open_ledger(settings)
     query = select(DECISIONS.c.state, func.count()).group_by(DECISIONS.c.state)
@@ -187,68 +182,37 @@ def overview(settings: Settings) -> Overview:
             providers=states(engine, catalog, moment),
             certificates=certificates.states(engine),
         )
+    except DBAPIError as error:
+        raise ledger_error(engine, error) from None
     finally:
         engine.dispose()
 
 
-def _decisions_query(run_id: str) -> Any:
-    columns = DECISIONS.c
-    size = func.length(columns.prompt) + func.coalesce(func.length(PREFIXES.c.text), 0)
-    return (
-        select(
-            columns.id, columns.kind, columns.lane, columns.state, columns.status, columns.answer,
-            columns.answer_lane, columns.climbs, columns.expected, columns.created_at,
-            columns.settled_at, size.label("chars"),
-        )
-        .outerjoin(PREFIXES, PREFIXES.c.id == columns.prefix_id)
-        .where(columns.run_id == run_id, columns.propensity.is_(None))
-    )  # fmt: skip
-
-
-def _attempts_query(run_id: str) -> Any:
-    columns = ATTEMPTS.c
-    return (
-        select(
-            columns.decision_id, columns.lane, columns.outcome, columns.passed, columns.tokens_in,
-            columns.tokens_out, columns.tokens_cached, columns.cost_micros,
-            columns.estimated_micros, columns.waiting_us, columns.inference_us,
-        )
-        .join(DECISIONS, DECISIONS.c.id == columns.decision_id)
-        .where(DECISIONS.c.run_id == run_id)
-    )  # fmt: skip
-
-
-def _unsettled(connection: Connection, run_id: str) -> int:
-    query = select(func.count()).where(
-        DECISIONS.c.run_id == run_id,
-        DECISIONS.c.state != State.SETTLED.value,
-        DECISIONS.c.propensity.is_(None),
-    )
-    return connection.execute(query).scalar_one()
-
-
-def _empty(rows: Sequence[Any]) -> int:
-    settled = [r for r in rows if r.state == State.SETTLED.value]
-    # Of what was cancelled nobody wanted an answer any more.
-    return sum(1 for r in settled if not r.answer and r.status != Status.CANCELLED.value)
-
-
 def _tokens(tries: Sequence[Any]) -> dict[str, int]:
     return {
-        "input": sum(t.tokens_in for t in tries),
-        "cached": sum(t.tokens_cached for t in tries),
-        "output": sum(t.tokens_out for t in tries),
+        "input": sum(int(t.tokens_in) for t in tries),
+        "cached": sum(int(t.tokens_cached) for t in tries),
+        "output": sum(int(t.tokens_out) for t in tries),
     }
 
 
-def _counts(rows: Sequence[Any], catalog: Catalog) -> Counts:
+def _estimated(tries: Sequence[Any]) -> int:
+    return sum(int(t.estimated_micros) for t in tries)
+
+
+def _counts(groups: Sequence[Any], catalog: Catalog) -> Counts:
     tiers = Counter(dict.fromkeys(_tiers_in_order(catalog), 0))
-    tiers.update(_tier(r, catalog) for r in rows)
+    endings: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    for group in groups:
+        tiers[_tier(group, catalog)] += group.number
+        endings[group.ended] += group.number
+        kinds[group.kind] += group.number
     return Counts(
-        total=len(rows),
-        by_status=dict(Counter(r.status or r.state for r in rows).most_common()),
+        total=sum(g.number for g in groups),
+        by_status=dict(endings.most_common()),
         by_tier=dict(tiers),
-        by_kind=dict(Counter(r.kind for r in rows).most_common()),
+        by_kind=dict(kinds.most_common()),
     )
 
 
@@ -256,22 +220,22 @@ def _tiers_in_order(catalog: Catalog) -> list[str]:
     return sorted(catalog.tiers, key=lambda name: catalog.tiers[name].rank)
 
 
-def _tier(row: Any, catalog: Catalog) -> str:
+def _tier(group: Any, catalog: Catalog) -> str:
     """The tier whose answer it is; a fallback came from none."""
-    lane = catalog.lanes.get(row.answer_lane or "")
+    lane = catalog.lanes.get(group.answer_lane or "")
     return lane.tier if lane is not None else "none"
 
 
-def _accuracy(rows: Sequence[Any], catalog: Catalog) -> Accuracy:
+def _accuracy(groups: Sequence[Any], catalog: Catalog) -> Accuracy:
     overall = Share()
     kinds: dict[str, Share] = defaultdict(Share)
     tiers: dict[str, Share] = defaultdict(Share)
-    for row in rows:
-        if row.expected is None or row.state != State.SETTLED.value:
+    for group in groups:
+        if not group.known:
             continue
-        for share in (overall, kinds[row.kind], tiers[_tier(row, catalog)]):
-            share.known += 1
-            share.right += row.answer == row.expected
+        for share in (overall, kinds[group.kind], tiers[_tier(group, catalog)]):
+            share.known += group.known
+            share.right += group.right
     return Accuracy(
         overall=overall.share,
         known=overall.known,
@@ -282,67 +246,53 @@ def _accuracy(rows: Sequence[Any], catalog: Catalog) -> Accuracy:
 
 def _lanes(tries: Sequence[Any], catalog: Catalog) -> dict[str, LaneUse]:
     by_lane: dict[str, list[Any]] = defaultdict(list)
-    for row in tries:
-        by_lane[row.lane].append(row)
-    return {lane: _lane_use(lane, rows, catalog) for lane, rows in sorted(by_lane.items())}
+    for group in tries:
+        by_lane[group.lane].append(group)
+    return {lane: _lane_use(lane, groups, catalog) for lane, groups in sorted(by_lane.items())}
 
 
-def _lane_use(lane: str, rows: Sequence[Any], catalog: Catalog) -> LaneUse:
+def _lane_use(lane: str, groups: Sequence[Any], catalog: Catalog) -> LaneUse:
     known = catalog.lanes.get(lane)
-    judged = [r for r in rows if r.passed is not None]
-    passed = sum(1 for r in judged if r.passed)
-    unknown = [r.estimated_micros for r in rows if r.outcome in NOT_KNOWN]
+    judged, passed = sum(g.judged for g in groups), sum(g.passed for g in groups)
     return LaneUse(
         tier=known.tier if known else "unknown",
         model=known.model if known else "unknown",
-        attempts=len(rows),
-        failed=sum(1 for r in rows if r.outcome != "answered"),
+        attempts=sum(g.number for g in groups),
+        failed=sum(g.number for g in groups if g.outcome != ANSWERED),
         passed=passed,
-        pass_rate=passed / len(judged) if judged else None,
-        tokens_in=sum(r.tokens_in for r in rows),
-        tokens_cached=sum(r.tokens_cached for r in rows),
-        tokens_out=sum(r.tokens_out for r in rows),
-        cost_usd=dollars(sum(r.cost_micros for r in rows)),
-        unknown_charge_usd=dollars(sum(unknown)),
+        pass_rate=passed / judged if judged else None,
+        tokens_in=sum(int(g.tokens_in) for g in groups),
+        tokens_cached=sum(int(g.tokens_cached) for g in groups),
+        tokens_out=sum(int(g.tokens_out) for g in groups),
+        cost_usd=dollars(sum(int(g.cost_micros) for g in groups)),
+        unknown_charge_usd=dollars(_estimated([g for g in groups if g.outcome in NOT_KNOWN])),
     )
 
 
-def _all_cloud_micros(rows: Sequence[Any], tries: Iterable[Any], catalog: Catalog) -> int | None:
-    """What the same questions and answers would have cost on the reference model alone."""
+def _all_cloud_micros(connection: Connection, run_id: str, catalog: Catalog) -> int | None:
+    """What the same questions and answers would have cost on the reference model alone; critics,
+    votes and classifications are asked because there are tiers."""
     if catalog.reference_model is None:
         return None
     price = catalog.models[catalog.reference_model].price
-    tokens: dict[str, tuple[int, int]] = {}
-    for row in tries:
-        if row.outcome == "answered":
-            tokens[row.decision_id] = (row.tokens_in, row.tokens_out)
     total = 0
-    for row in rows:
-        guess = (row.chars // CHARS_PER_TOKEN, len(row.answer or "") // CHARS_PER_TOKEN + 1)
-        total += price.micros(*tokens.get(row.id, guess))
+    for row in run_sums.last_tokens(connection, run_id):
+        total += row.number * price.micros(row.tokens_in, row.tokens_out)
     return total
 
 
-def _seconds(rows: Sequence[Any]) -> float:
-    ends = [r.settled_at for r in rows if r.settled_at is not None]
-    return (max(ends) - min(r.created_at for r in rows)) / SECOND if ends else 0.0
+def _seconds(groups: Sequence[Any]) -> float:
+    ends = [g.last for g in groups if g.last is not None]
+    return (max(ends) - min(g.first for g in groups)) / SECOND if ends else 0.0
 
 
-def _latency(tries: Sequence[Any]) -> Latency:
+def _latency(connection: Connection, run_id: str) -> Latency:
     return Latency(
-        waiting=_quantiles([t.waiting_us for t in tries]),
-        inference=_quantiles([t.inference_us for t in tries]),
+        waiting=_quantiles(connection, run_id, "waiting_us"),
+        inference=_quantiles(connection, run_id, "inference_us"),
     )
 
 
-def _quantiles(micros: list[int]) -> Quantiles:
-    ordered = sorted(micros)
-    return Quantiles(p50=_quantile(ordered, 0.5), p95=_quantile(ordered, 0.95))
-
-
-def _quantile(ordered: Sequence[int], share: float) -> float | None:
-    """The nearest-rank quantile, in milliseconds."""
-    if not ordered:
-        return None
-    rank = min(len(ordered) - 1, int(share * len(ordered)))
-    return ordered[rank] / 1000
+def _quantiles(connection: Connection, run_id: str, name: str) -> Quantiles:
+    found = run_sums.quantiles(connection, run_id, name, (50, 95)).get("", {})
+    return Quantiles(p50=found.get(50), p95=found.get(95))

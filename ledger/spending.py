@@ -41,8 +41,8 @@ class Critics:
 
 
 def overruns(engine: Engine, chosen: Selection) -> Overruns:
-    """Budgets of a run; or since a time: of its days, and of the runs and decisions that made
-    calls since."""
+    """Budgets of a run; or since a time: of its days, of those who pay, and of the runs and
+    decisions that made calls since."""
     columns = BUDGETS.c
     bounds = columns.limit_micros.is_not(None) | columns.limit_calls.is_not(None)
     over = (columns.spent_micros > columns.limit_micros) | (columns.calls > columns.limit_calls)
@@ -83,6 +83,7 @@ def _scopes(chosen: Selection) -> ColumnElement[bool]:
             if chosen.since is not None:
                 ours = and_(ours, scope >= f"{name}:{_date(chosen.since)}")
             parts.append(ours)
+        parts.append(_of_payers(scope, chosen.since))
         if chosen.since is None:
             return or_(*parts, scope.startswith("run:"), scope.startswith("agent:"),
                        scope.startswith("request:"))  # fmt: skip
@@ -100,6 +101,15 @@ def _scopes(chosen: Selection) -> ColumnElement[bool]:
         exists().where(of_runs, _of_run(scope)),
     ]
     return or_(*parts)
+
+
+def _of_payers(scope: Any, since: int | None) -> ColumnElement[bool]:
+    """The budgets of keys: what they may spend all told, and on the days since."""
+    ours: ColumnElement[bool] = scope.startswith("payer:")
+    if since is None:
+        return ours
+    date = func.substr(scope, func.length(scope) - len(_date(since)) + 1)
+    return and_(ours, or_(~scope.like("payer:%:%"), date >= _date(since)))
 
 
 def _of_run(scope: Any) -> ColumnElement[bool]:

@@ -144,6 +144,18 @@ def finish(engine: Engine, step_id: str, outcome: Outcome, now: int) -> None:
             write(connection, outcome.memory, now)
 
 
+def deny_begun(engine: Engine, step_id: str, proposal: Proposal, reason: str, now: int) -> None:
+    """Give up an intent that the governor denies by now, and log that."""
+    statement = (
+        update(ACTIONS)
+        .where(ACTIONS.c.id == step_id, ACTIONS.c.state == State.INTENT.value)
+        .values(state=State.DENIED.value, note=f"denied: {reason}", finished_at=now)
+    )
+    with writing(engine) as connection:
+        if connection.execute(statement).rowcount == 1:
+            log_ruling(connection, proposal, Verdict.DENY.value, reason, now)
+
+
 def deny_approved(engine: Engine, approval: Approval, reason: str, now: int) -> None:
     """Take back an approval of what the governor denies by now."""
     with writing(engine) as connection:

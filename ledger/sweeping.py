@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, exists, select, update
 
 from ledger import calls, outbox
 from ledger.database import reading, writing
+from ledger.metrics import counting
 from ledger.outbox import CHECK, DECIDE
 from ledger.transitions import (
     DECISIONS,
@@ -47,7 +48,14 @@ def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
         rows = connection.execute(query.with_for_update(skip_locked=True)).all()
         endings = [(r, ending_without(r, EXPIRED, Status.EXPIRED)) for r in rows]
         settle(connection, endings, followers, now)
+        _count_lost(connection, rows, now)
     return followers
+
+
+def _count_lost(connection: Connection, rows: Sequence[Any], now: int) -> None:
+    for row in rows:
+        if row.state == State.RUNNING.value and row.lease_until < now:
+            counting.lease_expired(connection, row.lane)
 
 
 def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000) -> Followers:
@@ -66,7 +74,8 @@ def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000)
     waits = exists().where(ours, children.c.state != State.SETTLED.value)
     unchecked = (DECISIONS.c.state == State.ANSWERED.value) & ~waits
     stale = DECISIONS.c.published_at < stale_before
-    columns = (DECISIONS.c.id, DECISIONS.c.lane, DECISIONS.c.state, DECISIONS.c.deliveries)
+    names = ("id", "run_id", "lane", "state", "deliveries")
+    columns = [DECISIONS.c[name] for name in names]
     found = (due & (first_time | stale)) | (lost & stale) | (unchecked & stale)
     query = (
         select(*columns)
@@ -83,19 +92,18 @@ def republish(engine: Engine, *, now: int, stale_before: int, limit: int = 1000)
 
 
 def _republish(connection: Connection, rows: Sequence[Any], followers: Followers, now: int) -> None:
-    together: dict[tuple[str, str], list[str]] = defaultdict(list)
-    alone: list[tuple[tuple[str, str], str]] = []
+    together: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    alone: list[tuple[tuple[str, str], list[Any]]] = []
     for row in rows:
         checks = row.state == State.ANSWERED.value
         place = (CHECK, QUALITY_QUEUE) if checks else (DECIDE, row.lane)
         if _is_suspect(row):
-            alone.append((place, row.id))
+            alone.append((place, [row]))
         else:
-            together[place].append(row.id)
-    for (task, queue), ids in together.items():
-        followers.messages += outbox.write(connection, task, queue, ids, now)
-    for (task, queue), one in alone[:ALONE_A_ROUND]:
-        followers.messages += outbox.write(connection, task, queue, [one], now)
+            together[place].append(row)
+    for (task, queue), group in [*together.items(), *alone[:ALONE_A_ROUND]]:
+        ids, run = [row.id for row in group], outbox.only_run(group)
+        followers.messages += outbox.write(connection, task, queue, ids, now, run)
     sent = {i for m in followers.messages for i in m.ids}
     for chunk in chunks(sorted(sent)):
         statement = update(DECISIONS).where(DECISIONS.c.id.in_(chunk))
@@ -139,6 +147,34 @@ def waiting_lanes(engine: Engine) -> set[str]:
         return set(connection.execute(query).scalars())
 
 
+def move_on(
+    engine: Engine,
+    lane: str,
+    usable: Collection[str],
+    reason: str,
+    now: int,
+    *,
+    after: str = "",
+    limit: int = 200,
+) -> tuple[Followers, str]:
+    """Let decisions of a lane out of service climb to the next ``usable`` lane of their plans.
+
+    Those that have none stay where they are, for the lane may come back. Looks at ``limit``
+    decisions whose ids follow ``after``; with the id to go on from, empty at the end.
+    """
+    followers = Followers()
+    with writing(engine) as connection:
+        rows = connection.execute(
+            _abandoned(lane, now).where(DECISIONS.c.id > after).limit(limit).with_for_update()
+        ).all()
+        going = [(row, to) for row in rows if (to := _onward(row, usable)) is not None]
+        calls.give_up(connection, [row.id for row, _ in going])
+        for row, climb_to in going:
+            refusal = Refusal(row.id, Status.DEGRADED, reason, climb_to)
+            refuse(connection, row, refusal, followers, now)
+    return followers, rows[-1].id if len(rows) == limit else ""
+
+
 def strand(
     engine: Engine, lane: str, served: Collection[str], now: int, limit: int = 200
 ) -> Followers:
@@ -148,18 +184,27 @@ def strand(
     without one. What a lost worker may have paid for is booked as an unknown charge.
     """
     followers = Followers()
-    lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
-    waits = (DECISIONS.c.state == State.QUEUED.value) | lost
-    query = select(*DECISIONS.c).where(DECISIONS.c.lane == lane, waits).order_by(DECISIONS.c.id)
     with writing(engine) as connection:
-        rows = connection.execute(query.limit(limit).with_for_update()).all()
+        rows = connection.execute(_abandoned(lane, now).limit(limit).with_for_update()).all()
         calls.give_up(connection, [row.id for row in rows])
+        _count_lost(connection, rows, now)
         for row in rows:
-            lanes = Plan.model_validate_json(row.plan).lanes
-            hops = (hop for hop in range(row.hop + 1, len(lanes)) if lanes[hop] in served)
-            hop = next(hops, None)
-            climb_to = None if hop is None else (hop, lanes[hop])
             reason = f"no worker serves {lane}"
-            refusal = Refusal(row.id, Status.DEGRADED, reason, climb_to)
+            refusal = Refusal(row.id, Status.DEGRADED, reason, _onward(row, served))
             refuse(connection, row, refusal, followers, now)
     return followers
+
+
+def _abandoned(lane: str, now: int) -> Any:
+    """What waits on a lane, or was lost with a worker of it."""
+    lost = (DECISIONS.c.state == State.RUNNING.value) & (DECISIONS.c.lease_until < now)
+    waits = (DECISIONS.c.state == State.QUEUED.value) | lost
+    return select(*DECISIONS.c).where(DECISIONS.c.lane == lane, waits).order_by(DECISIONS.c.id)
+
+
+def _onward(row: Any, usable: Collection[str]) -> tuple[int, str] | None:
+    """The next hop of a decision's plan that can be used."""
+    lanes = Plan.model_validate_json(row.plan).lanes
+    hops = (hop for hop in range(row.hop + 1, len(lanes)) if lanes[hop] in usable)
+    hop = next(hops, None)
+    return None if hop is None else (hop, lanes[hop])

@@ -32,7 +32,8 @@ class Decision(SQLModel, table=True):
 
     __table_args__ = (
         UniqueConstraint("run_id", "key", name="uq_decision_run_key"),
-        Index("ix_decision_state_due", "state", "not_before"),
+        # Depth and age of every lane are read from it alone: decisions are long.
+        Index("ix_decision_state_due", "state", "not_before", "lane", "queued_at"),
         Index("ix_decision_run_state", "run_id", "state"),
     )
 
@@ -418,6 +419,35 @@ class Worker(SQLModel, table=True):
     stats: str = Field(default="{}", sa_type=Text)
 
 
+class LaneStanding(SQLModel, table=True):
+    """A lane that was taken out of service; one that serves has no row."""
+
+    __tablename__ = "lane_standing"
+
+    lane: str = Field(primary_key=True, max_length=64)
+    standing: str = Field(max_length=16)
+    reason: str = Field(default="", sa_type=Text)
+    supervisor: str = Field(default="", max_length=400)
+    """Who took it out of service: machine and directory of a stack."""
+    since: int = Field(sa_type=BigInteger)
+
+
+class Supervised(SQLModel, table=True):
+    """A process of a stack as its supervisor sees it: a worker, or the embedded broker."""
+
+    supervisor: str = Field(primary_key=True, max_length=400)
+    name: str = Field(primary_key=True, max_length=80)
+    lane: str = Field(max_length=64)
+    state: str = Field(max_length=16)
+    placement: str = Field(default="", max_length=80)
+    pid: int | None = None
+    restarts: int = 0
+    reason: str = Field(default="", sa_type=Text)
+    """Why it was started again last."""
+    changed_at: int = Field(sa_type=BigInteger)
+    seen_at: int = Field(sa_type=BigInteger)
+
+
 class Provider(SQLModel, table=True):
     """A provider's circuit breaker and rate limit, shared by all workers."""
 
@@ -433,6 +463,25 @@ class Provider(SQLModel, table=True):
     paused_until: int = Field(default=0, sa_type=BigInteger)
     """The provider's own wish (Retry-After)."""
     next_slot_at: int = Field(default=0, sa_type=BigInteger)
+
+
+class Tally(SQLModel, table=True):
+    """What one transaction counted, as JSON: series and what is added to each."""
+
+    id: int | None = Field(
+        default=None,
+        sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    )
+    counts: str = Field(sa_type=Text)
+
+
+class TallyTotal(SQLModel, table=True):
+    """What a series has come to, less what is still in tallies; in the ledger's units."""
+
+    __tablename__ = "tally_total"
+
+    key: str = Field(primary_key=True, max_length=400)
+    value: int = Field(sa_type=BigInteger)
 
 
 class Leader(SQLModel, table=True):

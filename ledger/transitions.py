@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, select, update
 
 from ledger import labels, outbox
 from ledger.best import best_attempt
 from ledger.database import insert_or_ignore
+from ledger.metrics import counting
 from ledger.outbox import CHECK, DECIDE, Message
-from ledger.records import Planned, StoredVerdict, Tried, prefix_id
+from ledger.records import Ended, Planned, StoredVerdict, Tried, ended, prefix_id
 from ledger.tables import TABLES
 from routing.consensus import PANEL_KEY
 from routing.decision import Plan, State, Status
@@ -25,6 +26,9 @@ IN_AT_ONCE = 500
 DECISIONS = TABLES.tables["decision"]
 ATTEMPTS = TABLES.tables["attempt"]
 PREFIXES = TABLES.tables["prefix"]
+# Statements over all columns take a millisecond to be put together: those of every message are
+# made once, with the ids as a parameter.
+IDS: BindParameter[str] = bindparam("ids", expanding=True)
 ANSWERED_WELL = (Status.ACCEPTED, Status.CACHED, Status.DEGRADED)
 
 
@@ -106,6 +110,8 @@ class Followers:
     messages: list[Message] = field(default_factory=list)
     settled: list[tuple[str, str]] = field(default_factory=list)
     """(run id, decision id)"""
+    ended: list[Ended] = field(default_factory=list)
+    """More of the same decisions."""
 
 
 def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -124,13 +130,16 @@ def insert_new(
             DECISIONS.c.run_id == run_id, DECISIONS.c.key.in_(chunk)
         )
         ids.update((key, found) for key, found in connection.execute(query))
+    new: list[tuple[str, str]] = []
     by_lane: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if ids[row["key"]] == row["id"]:
             by_lane[row["lane"]].append(row["id"])
+            new.append((row["kind"], row["lane"]))
+    counting.submitted(connection, new)
     messages: list[Message] = []
-    for lane, new in by_lane.items():
-        messages += outbox.write(connection, DECIDE, lane, new, now)
+    for lane, written in by_lane.items():
+        messages += outbox.write(connection, DECIDE, lane, written, now, run_id)
     return Submission(tuple(ids[row["key"]] for row in rows), tuple(messages))
 
 
@@ -148,64 +157,70 @@ def systems_of(connection: Connection, ids: set[str]) -> dict[str, str]:
     return {row.id: row.text for row in connection.execute(query)}
 
 
+_HELD = (
+    select(*DECISIONS.c)
+    .where(
+        DECISIONS.c.id.in_(IDS),
+        DECISIONS.c.lease_token == bindparam("token"),
+        DECISIONS.c.state == State.RUNNING.value,
+    )
+    .order_by(DECISIONS.c.id)
+    .with_for_update()
+)
+_ANSWERED = (
+    select(*DECISIONS.c)
+    .where(DECISIONS.c.id.in_(IDS), DECISIONS.c.state == State.ANSWERED.value)
+    .order_by(DECISIONS.c.id)
+    .with_for_update()
+)
+
+
 def held_rows(connection: Connection, token: str, ids: Sequence[str]) -> list[Any]:
     rows: list[Any] = []
     for chunk in chunks(ids):
-        query = (
-            select(*DECISIONS.c)
-            .where(
-                DECISIONS.c.id.in_(chunk),
-                DECISIONS.c.lease_token == token,
-                DECISIONS.c.state == State.RUNNING.value,
-            )
-            .order_by(DECISIONS.c.id)
-            .with_for_update()
-        )
-        rows += connection.execute(query).all()
+        rows += connection.execute(_HELD, {"ids": chunk, "token": token}).all()
     return rows
 
 
 def answered_rows(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for chunk in chunks(ids):
-        query = (
-            select(*DECISIONS.c)
-            .where(DECISIONS.c.id.in_(chunk), DECISIONS.c.state == State.ANSWERED.value)
-            .order_by(DECISIONS.c.id)
-            .with_for_update()
-        )
-        rows.update((r.id, r) for r in connection.execute(query))
+        rows.update((r.id, r) for r in connection.execute(_ANSWERED, {"ids": chunk}))
     return rows
+
+
+_MARK_ANSWERED = (
+    update(DECISIONS)
+    .where(DECISIONS.c.id == bindparam("b_id"))
+    .values(
+        state=State.ANSWERED.value,
+        lease_token=None,
+        lease_until=None,
+        deliveries=0,
+        tries=DECISIONS.c.tries + 1,
+        cost_micros=DECISIONS.c.cost_micros + bindparam("b_cost"),
+    )
+)
 
 
 def mark_answered(connection: Connection, tried: Sequence[Tried]) -> None:
     if not tried:
         return
-    statement = (
-        update(DECISIONS)
-        .where(DECISIONS.c.id == bindparam("b_id"))
-        .values(
-            state=State.ANSWERED.value,
-            lease_token=None,
-            lease_until=None,
-            deliveries=0,
-            tries=DECISIONS.c.tries + 1,
-            cost_micros=DECISIONS.c.cost_micros + bindparam("b_cost"),
-        )
+    connection.execute(_MARK_ANSWERED, [{"b_id": t.id, "b_cost": t.cost_micros} for t in tried])
+
+
+_WRITE_VERDICTS = (
+    update(ATTEMPTS)
+    .where(ATTEMPTS.c.id == bindparam("b_id"))
+    .values(
+        verdict=bindparam("b_verdict"), score=bindparam("b_score"), passed=bindparam("b_passed")
     )
-    connection.execute(statement, [{"b_id": t.id, "b_cost": t.cost_micros} for t in tried])
+)
 
 
 def write_verdicts(connection: Connection, rulings: Sequence[Ruling]) -> None:
-    statement = (
-        update(ATTEMPTS)
-        .where(ATTEMPTS.c.id == bindparam("b_id"))
-        .values(
-            verdict=bindparam("b_verdict"), score=bindparam("b_score"), passed=bindparam("b_passed")
-        )
-    )
     connection.execute(
-        statement,
+        _WRITE_VERDICTS,
         [
             {"b_id": r.attempt_id, "b_verdict": r.verdict, "b_score": r.score, "b_passed": r.passed}
             for r in rulings
@@ -221,39 +236,45 @@ def settle(
 ) -> None:
     if not endings:
         return
-    _write_endings(connection, [(row.id, _as_held(row, ending)) for row, ending in endings], now)
+    held = [(row, _as_held(row, ending)) for row, ending in endings]
+    _write_endings(connection, [(row.id, ending) for row, ending in held], now)
+    counting.settled(connection, [(row, e.status, e.lane) for row, e in held], now)
+    followers.ended += [ended(row, e.status, e.lane, now) for row, e in held]
     end_questions(connection, [row for row, _ in endings], now)
     labels.from_audits(connection, endings, now)
     followers.settled += [(row.run_id, row.id) for row, _ in endings]
     # Nobody waits for an audit.
-    parents = [row.parent_id for row, _ in endings if row.parent_id and row.propensity is None]
-    followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, parents, now)
+    asked = [row for row, _ in endings if row.parent_id and row.propensity is None]
+    parents, run = [row.parent_id for row in asked], outbox.only_run(asked)
+    followers.messages += outbox.write(connection, CHECK, QUALITY_QUEUE, parents, now, run)
+
+
+_WRITE_ENDINGS = (
+    update(DECISIONS)
+    .where(DECISIONS.c.id == bindparam("b_id"), DECISIONS.c.state != State.SETTLED.value)
+    .values(
+        state=State.SETTLED.value,
+        lease_token=None,
+        lease_until=None,
+        settled_at=bindparam("b_now"),
+        status=bindparam("b_status"),
+        answer=bindparam("b_answer"),
+        answer_lane=bindparam("b_lane"),
+        reason=bindparam("b_reason"),
+        p_answer=bindparam("b_p"),
+    )
+)
 
 
 def _write_endings(
     connection: Connection, endings: Sequence[tuple[str, Settlement]], now: int
 ) -> None:
-    statement = (
-        update(DECISIONS)
-        .where(DECISIONS.c.id == bindparam("b_id"), DECISIONS.c.state != State.SETTLED.value)
-        .values(
-            state=State.SETTLED.value,
-            lease_token=None,
-            lease_until=None,
-            settled_at=now,
-            status=bindparam("b_status"),
-            answer=bindparam("b_answer"),
-            answer_lane=bindparam("b_lane"),
-            reason=bindparam("b_reason"),
-            p_answer=bindparam("b_p"),
-        )
-    )
     rows = [
-        {"b_id": i, "b_status": e.status.value, "b_answer": e.answer, "b_lane": e.lane,
-         "b_reason": e.reason, "b_p": e.p_answer}
+        {"b_id": i, "b_now": now, "b_status": e.status.value, "b_answer": e.answer,
+         "b_lane": e.lane, "b_reason": e.reason, "b_p": e.p_answer}
         for i, e in endings
     ]  # fmt: skip
-    connection.execute(statement, rows)
+    connection.execute(_WRITE_ENDINGS, rows)
 
 
 def end_questions(connection: Connection, rows: Sequence[Any], now: int) -> None:
@@ -263,14 +284,16 @@ def end_questions(connection: Connection, rows: Sequence[Any], now: int) -> None
         critics = DECISIONS.c.id.in_([asking[one] for one in chunk])
         panels = DECISIONS.c.parent_id.in_(chunk) & DECISIONS.c.key.startswith(PANEL_KEY)
         open_ones = (critics | panels) & (DECISIONS.c.state != State.SETTLED.value)
-        connection.execute(
+        dropped = connection.execute(
             update(DECISIONS)
             .where(open_ones)
             .values(
                 state=State.SETTLED.value, lease_token=None, lease_until=None, settled_at=now,
                 status=Status.CANCELLED.value, answer="", reason="what it was to judge is settled",
             )
+            .returning(DECISIONS.c.kind, DECISIONS.c.created_at)
         )  # fmt: skip
+        counting.settled(connection, [(row, Status.CANCELLED, None) for row in dropped], now)
 
 
 def _as_held(row: Any, ending: Settlement) -> Settlement:
@@ -286,7 +309,8 @@ def refuse(
 ) -> None:
     """Move a held decision on from a lane that may not be called; see :class:`Refusal`."""
     if refusal.climb_to is not None:
-        climb(connection, [(row.id, *refusal.climb_to)], followers, now)
+        climb(connection, [(row, *refusal.climb_to)], followers, now)
+        counting.escalated(connection, row.lane, refusal.climb_to[1])
     elif best_attempt(connection, row.id) is not None:
         ending = best_ending(connection, row, refusal.reason)
         settle(connection, [(row, replace(ending, status=refusal.status))], followers, now)
@@ -296,7 +320,7 @@ def refuse(
             held |= {"held_status": refusal.status.value, "held_reason": refusal.reason}
         connection.execute(update(DECISIONS).where(DECISIONS.c.id == row.id).values(**held))
         lane = refusal.lower.lanes[row.hop + 1]
-        climb(connection, [(row.id, row.hop + 1, lane)], followers, now, upwards=False)
+        climb(connection, [(row, row.hop + 1, lane)], followers, now, upwards=False)
     elif refusal.again_at is not None:
         put_off(connection, row.id, refusal.again_at, None)
     else:
@@ -322,7 +346,7 @@ def put_off(connection: Connection, decision_id: str, again_at: int, slot_at: in
 
 def climb(
     connection: Connection,
-    climbs: Sequence[tuple[str, int, str]],
+    climbs: Sequence[tuple[Any, int, str]],
     followers: Followers,
     now: int,
     *,
@@ -330,12 +354,13 @@ def climb(
 ) -> None:
     if not climbs:
         return
-    _move(connection, climbs, now, upwards)
-    by_lane: dict[str, list[str]] = defaultdict(list)
-    for decision_id, _, lane in climbs:
-        by_lane[lane].append(decision_id)
-    for lane, ids in by_lane.items():
-        followers.messages += outbox.write(connection, DECIDE, lane, ids, now)
+    _move(connection, [(row.id, hop, lane) for row, hop, lane in climbs], now, upwards)
+    by_lane: dict[str, list[Any]] = defaultdict(list)
+    for row, _, lane in climbs:
+        by_lane[lane].append(row)
+    for lane, rows in by_lane.items():
+        ids, run = [row.id for row in rows], outbox.only_run(rows)
+        followers.messages += outbox.write(connection, DECIDE, lane, ids, now, run)
 
 
 def _move(

@@ -41,7 +41,7 @@ class Usage(NamedTuple):
 
     Times are microseconds, money is micro-dollars. ``tokens_in`` includes ``tokens_cached``.
     ``api_in`` and ``api_out`` are the tokens for which the reference model alone would have been
-    paid: those of the ``last`` answer, or an estimate where no call answered, else 0.
+    paid: those of a question's ``last`` answer, or an estimate where no call answered, else 0.
     """
 
     time: int | None

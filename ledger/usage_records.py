@@ -15,12 +15,10 @@ from config.errors import ConfigurationError
 from config.load import load_catalog
 from ledger.calls import INTENT, UNKNOWN
 from ledger.database import reading
-from ledger.reports import CHARS_PER_TOKEN
+from ledger.roles import role
+from ledger.run_sums import CHARS_PER_TOKEN
 from ledger.tables import TABLES
 from ledger.usage import ANSWERED, NONE, NOTHING, UNKNOWN_TIER, Place, Role, Selection, Usage
-from routing.classification import CLASSIFICATION_KIND
-from routing.consensus import PANEL_KEY
-from routing.critique import CRITIC_KIND
 from routing.decision import Plan, State
 
 DECISIONS = TABLES.tables["decision"]
@@ -143,7 +141,7 @@ def calls_query(chosen: Selection, *, sort: bool) -> Select[Any]:
     query = (
         select(
             one.id, one.decision_id, asked.run_id, RUNS.c.profile, asked.kind,
-            _role().label("role"), one.lane, asked.plan, one.model, one.outcome, one.tokens_in,
+            role().label("role"), one.lane, asked.plan, one.model, one.outcome, one.tokens_in,
             one.tokens_cached, one.tokens_out, one.cost_micros, one.estimated_micros,
             one.inference_us, one.waiting_us, one.score, one.passed, one.created_at,
             case(((one.outcome == ANSWERED) & is_last, 1), else_=0).label("last"),
@@ -163,7 +161,7 @@ def uncalled_query(chosen: Selection) -> Select[Any]:
     size = func.length(asked.prompt) + func.coalesce(func.length(PREFIXES.c.text), 0)
     query = (
         select(
-            asked.id, asked.run_id, RUNS.c.profile, asked.kind, _role().label("role"), asked.plan,
+            asked.id, asked.run_id, RUNS.c.profile, asked.kind, role().label("role"), asked.plan,
             asked.answer_lane, asked.state, asked.status, ended.label("ended"),
             size.label("chars"), func.coalesce(func.length(asked.answer), 0).label("said"),
         )
@@ -184,47 +182,38 @@ def _chosen(query: Select[Any], chosen: Selection, when: Any) -> Select[Any]:
     return query
 
 
-def _role() -> Any:
-    columns = DECISIONS.c
-    child = columns.parent_id.is_not(None)
-    return case(
-        (columns.propensity.is_not(None), Role.AUDIT.value),
-        (child & (columns.kind == CRITIC_KIND), Role.CRITIQUE.value),
-        (child & columns.key.startswith(PANEL_KEY), Role.VOTE.value),
-        (columns.kind == CLASSIFICATION_KIND, Role.CLASSIFICATION.value),
-        else_=Role.QUESTION.value,
-    )
-
-
 def _call(row: Any, lanes: Lanes) -> Usage:
     first = lanes.planned(row.plan) or row.lane
-    role = Role(row.role)
-    counts = bool(row.last) and role is not Role.AUDIT
+    asked = Role(row.role)
+    last = bool(row.last) and asked is not Role.AUDIT
+    counts = last and asked is Role.QUESTION
     unknown = row.estimated_micros if row.outcome in (INTENT, UNKNOWN) else 0
     charged = row.cost_micros + row.estimated_micros > 0
     return Usage(
         time=row.created_at, run=row.run_id, decision=row.decision_id, attempt=row.id,
-        kind=row.kind, role=role, lane=row.lane, tier=lanes.tier(row.profile, row.lane),
+        kind=row.kind, role=asked, lane=row.lane, tier=lanes.tier(row.profile, row.lane),
         model=row.model, place=lanes.place(row.profile, row.lane, charged),
         planned=lanes.place(row.profile, first, charged and first == row.lane),
         outcome=row.outcome, tokens_in=row.tokens_in, tokens_cached=row.tokens_cached,
         tokens_out=row.tokens_out, cost=Decimal(row.cost_micros) if row.cost_micros else NOTHING,
         unknown=Decimal(unknown) if unknown else NOTHING,
         latency_us=row.inference_us, waiting_us=row.waiting_us, score=row.score,
-        passed=row.passed, fallback=row.lane != first, last=counts,
+        passed=row.passed, fallback=row.lane != first, last=last,
         api_in=row.tokens_in if counts else 0, api_out=row.tokens_out if counts else 0,
     )  # fmt: skip
 
 
 def _uncalled(row: Any, lanes: Lanes) -> Usage:
     first = lanes.planned(row.plan)
-    settled = row.state == State.SETTLED.value
+    settled, asked = row.state == State.SETTLED.value, Role(row.role)
+    counts = asked is Role.QUESTION
     return Usage(
         time=row.ended, run=row.run_id, decision=row.id, attempt="", kind=row.kind,
-        role=Role(row.role), lane=row.answer_lane or "",
+        role=asked, lane=row.answer_lane or "",
         tier=lanes.tier(row.profile, row.answer_lane),
         model=lanes.model(row.profile, row.answer_lane), place=None,
         planned=None if first is None else lanes.place(row.profile, first),
         outcome=(row.status or row.state) if settled else row.state,
-        api_in=row.chars // CHARS_PER_TOKEN, api_out=row.said // CHARS_PER_TOKEN + 1,
+        api_in=row.chars // CHARS_PER_TOKEN if counts else 0,
+        api_out=row.said // CHARS_PER_TOKEN + 1 if counts else 0,
     )  # fmt: skip

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Connection, Engine, delete, select, update
+from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
 from ledger.clock import SECOND, now
-from ledger.database import insert_or_ignore, open_ledger, reading, writing
+from ledger.database import (
+    insert_or_ignore,
+    ledger_error,
+    open_ledger,
+    reading,
+    require_ledger,
+    writing,
+)
+from ledger.metrics import counting
 from ledger.tables import TABLES
 
 ALIVE_US = 30 * SECOND
@@ -47,9 +57,17 @@ def announce(engine: Engine, life: Life, state: str, stats: dict[str, Any] | Non
         mine = update(WORKERS).where(WORKERS.c.token == life.token).values(**values)
         if connection.execute(mine).rowcount == 0:
             row = values | {"token": life.token, "started_at": moment}
+            counting.worker_started(connection, life.lane, replaces=_died(connection, life))
             connection.execute(WORKERS.insert().values(**row))
             long_gone = WORKERS.c.heartbeat_at < moment - 20 * ALIVE_US
             connection.execute(delete(WORKERS).where(long_gone))
+
+
+def _died(connection: Connection, life: Life) -> bool:
+    """Whether the worker that had this name here before never said that it stops."""
+    mine = (WORKERS.c.name == life.name) & (WORKERS.c.host == socket.gethostname())
+    last = select(WORKERS.c.state).where(mine).order_by(WORKERS.c.started_at.desc()).limit(1)
+    return connection.execute(last).scalar() == "ready"
 
 
 def ready_workers(settings: Settings) -> set[str]:
@@ -80,6 +98,48 @@ def told_figures(settings: Settings) -> dict[int, dict[str, float]]:
             return {row.pid: json.loads(row.stats) for row in connection.execute(query)}
     finally:
         engine.dispose()
+
+
+def states_here(settings: Settings, lane: str) -> list[str]:
+    """The states of this machine's workers of a lane that were heard of lately.
+
+    Raises:
+        LedgerError: the ledger does not answer, is of another version, or was not made yet.
+    """
+    require_ledger(settings)
+    engine = open_ledger(settings)
+    query = select(WORKERS.c.state).where(
+        WORKERS.c.host == socket.gethostname(),
+        WORKERS.c.lane == lane,
+        WORKERS.c.heartbeat_at > now() - ALIVE_US,
+    )
+    try:
+        with reading(engine) as connection:
+            return list(connection.execute(query).scalars())
+    except DBAPIError as error:
+        raise ledger_error(engine, error) from None
+    finally:
+        engine.dispose()
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A worker's last sign of life: when (microseconds), and its figures then."""
+
+    heartbeat_at: int
+    figures: dict[str, float]
+
+
+def signs(engine: Engine, tokens: Collection[str]) -> dict[str, Sign]:
+    """The last signs of life of some instances, by token."""
+    query = select(WORKERS.c.token, WORKERS.c.heartbeat_at, WORKERS.c.stats).where(
+        WORKERS.c.token.in_(list(tokens))
+    )
+    with reading(engine) as connection:
+        return {
+            row.token: Sign(row.heartbeat_at, json.loads(row.stats))
+            for row in connection.execute(query)
+        }
 
 
 def served_lanes(engine: Engine, since: int) -> set[str]:

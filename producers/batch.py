@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import Engine
@@ -16,6 +15,7 @@ from ledger.clock import SECOND
 from ledger.patience import patiently
 from producers.batch_lines import (
     CHAT,
+    MOST_BYTES,
     TEXT,
     BatchFile,
     ReadLine,
@@ -30,7 +30,7 @@ from producers.openai_text import text_body
 from routing.decision import Decision, Settled
 
 CHUNK = 100
-"""Lines that are planned and written together."""
+"""Lines that are planned and written together; fewer where they are long."""
 
 ERROR = ("code", "message", "param")
 
@@ -102,6 +102,8 @@ def _body(outcome: Outcome, settled: Settled) -> dict[str, Any]:
 def _ask(read: Sequence[ReadLine], ask: Ask) -> list[Line]:
     """The lines with the ids of their decisions, or with what is wrong with them."""
     asked = [one.decision for one in read if one.decision is not None]
+    if not asked:
+        return [one.line for one in read]
     try:
         ids = iter(ask(asked))
     except InputError:
@@ -138,6 +140,13 @@ def _without_doubles(engine: Engine, run_id: str, read: Sequence[ReadLine]) -> l
 
 
 def _chunks(lines: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
-    rest = iter(lines)
-    while chunk := list(islice(rest, CHUNK)):
+    chunk: list[tuple[int, bytes]] = []
+    held = 0
+    for number, raw in lines:
+        if len(chunk) == CHUNK or (chunk and held + len(raw) > MOST_BYTES):
+            yield chunk
+            chunk, held = [], 0
+        chunk.append((number, raw))
+        held += len(raw)
+    if chunk:
         yield chunk

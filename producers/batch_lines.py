@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from producers.openai_text import decision_of_prompt
 from routing.decision import MAX_KEY_CHARS, Decision, Preferences
 from routing.raw import decision_from
 from routing.wishes import raised_to
+
+log = logging.getLogger(__name__)
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 MOST_BYTES = 4 * 1024 * 1024
@@ -56,6 +59,9 @@ def examine(path: Path) -> BatchFile:
     Raises:
         InputError: it cannot be read, or has no line.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"batch file {str(path)!r} is a pipe or the like, and it is read twice: "
+                         "save it as a file first")  # fmt: skip
     digest, lines = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:
@@ -97,6 +103,10 @@ def read_line(number: int, raw: bytes, catalog: Catalog, wanted: Wanted) -> Read
         return _openai(given, line, catalog, wanted)
     except InputError as fault:
         return ReadLine(refused(line, fault))
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        # Nobody foresaw it; all the same one line must not end the reading of the others.
+        log.warning("line %d cannot be read", number, exc_info=error)
+        return ReadLine(refused(line, InputError(f"cannot be read ({type(error).__name__})")))
 
 
 def refused(line: Line, fault: InputError) -> Line:

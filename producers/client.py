@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from config.errors import StackError
 from config.queues import make_app, send
 from config.settings import Settings
-from ledger import lifecycle, outbox
+from ledger import lifecycle, outbox, tracing
 from ledger.clock import now
 from ledger.database import open_ledger
 from ledger.patience import patiently
@@ -26,7 +26,7 @@ from ledger.planning import Planner
 from ledger.records import Planned
 from ledger.runs import RunInfo
 from producers.classifying import CLASSIFY_S, classify_first
-from producers.notices import Notices
+from producers.notices import REMEMBERED, Notices
 from producers.streaming import Hearing
 from producers.streaming import Piece as Piece
 from routing.decision import CacheScope, Decision, Settled
@@ -52,6 +52,7 @@ class Client:
         cache: CacheScope | None = None,
         failure: Callable[[], str | None] = lambda: None,
     ) -> None:
+        tracing.use(settings)
         self._settings = settings
         self._catalog = settings.catalog
         self._run = run
@@ -62,6 +63,8 @@ class Client:
         self._planner = Planner(settings, self._engine, cache=cache)
         self._app: Celery = make_app(settings, broker_url)
         self._notices = Notices(self._app, run.id)
+        self._looked: dict[str, float] = {}
+        """When open decisions were last looked up, by the monotonic clock."""
         self._hearing: Hearing | None = None
         self._opening = threading.Lock()
 
@@ -109,6 +112,7 @@ class Client:
         return self.wait(found, timeout_s=CLASSIFY_S)
 
     def _write(self, planned: Sequence[Planned], run: RunInfo) -> list[str]:
+        began = now()
         submission = patiently(lambda: lifecycle.submit(self._engine, run.id, planned, now()))
         try:
             outbox.publish(self._engine, submission.messages, lambda m: send(self._app, m))
@@ -116,6 +120,7 @@ class Client:
             log.warning("broker away, the steward will publish: %s", error)
         except DBAPIError as error:
             log.warning("ledger away, messages will go out twice: %s", error.orig)
+        tracing.submitted(submission.messages, began, now())
         return list(submission.ids)
 
     def wait(
@@ -152,24 +157,35 @@ class Client:
         """What is settled of ``ids``, group by group, until nothing is open."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         open_ids = set(ids)
-        look_at = set(ids)
-        next_poll = time.monotonic() + POLL_S
         while open_ids:
+            look_at = self._due(open_ids)
             found = patiently(lifecycle.find_settled, self._engine, look_at) if look_at else []
             if found:
                 settled = {s.id for s in found}
-                self._notices.forget(settled)
+                self._forget(settled)
                 open_ids -= settled
-                look_at = set()
                 yield found
                 continue
             self._give_up(deadline, len(open_ids))
-            announced = self._notices.wait(open_ids, max(0.0, next_poll - time.monotonic()))
-            polls = time.monotonic() >= next_poll
-            look_at = open_ids if polls else announced
-            if polls:
-                next_poll = time.monotonic() + POLL_S
+            oldest = min(self._looked.get(i, 0.0) for i in open_ids)
+            for announced in self._notices.wait(open_ids, oldest + POLL_S - time.monotonic()):
+                self._looked.pop(announced, None)
+
+    def _due(self, ids: set[str]) -> set[str]:
+        """Those to look up now: announced, never looked up, or not for :data:`POLL_S`. Whoever
+        waits for some of many, again and again, does not look all of them up each time."""
+        moment = time.monotonic()
+        due = self._notices.take(ids)
+        due |= {i for i in ids if self._looked.get(i, 0.0) + POLL_S <= moment}
+        if len(self._looked) > REMEMBERED:
+            self._looked.clear()
+        self._looked.update(dict.fromkeys(due, moment))
+        return due
+
+    def _forget(self, ids: set[str]) -> None:
         self._notices.forget(ids)
+        for one in ids:
+            self._looked.pop(one, None)
 
     def gather(
         self,
@@ -246,6 +262,7 @@ class Client:
         """Settle what is still open of ``ids``, or of the whole run, as cancelled; how many."""
         run_id = None if ids is not None else self._run.id
         followers = patiently(lifecycle.cancel, self._engine, now(), run_id=run_id, ids=ids)
+        tracing.settled(followers.ended)
         return len(followers.settled)
 
     def look(self, ids: Collection[str]) -> list[Settled]:
@@ -296,6 +313,7 @@ class Client:
             self._hearing.close()
         self._app.close()
         self._engine.dispose()
+        tracing.flush()
 
     def _give_up(self, deadline: float | None, count: int) -> None:
         if deadline is not None and time.monotonic() > deadline:

@@ -24,7 +24,7 @@ FIELDS = (
 )  # fmt: skip
 TEXTS = frozenset({"run", "decision", "attempt", "kind", "lane", "tier", "model", "outcome"})
 """Fields whose words are not ours."""
-FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What spreadsheets take a cell for a formula by; it gets a ' before it, which reading drops."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,8 @@ from producers.costs_sums import EPOCH
 
 T = TypeVar("T")
 LONGEST_LINE = 1 << 20  # bytes
+MOST_LINES = 200
+"""Of one row of CSV."""
 SHOWN = 20
 """Malformed lines that are named one by one."""
 
@@ -77,6 +80,7 @@ class Line(BaseModel):
         last = self.last_answer
         if last is None:
             last = called and outcome == ANSWERED and self.role is not Role.AUDIT
+        counts = last and self.role is Role.QUESTION
         tokens_in, tokens_out = self.api_prompt_tokens, self.api_completion_tokens
         return Usage(
             time=_micros_of(self.time), run=self.run, decision=self.decision,
@@ -88,8 +92,8 @@ class Line(BaseModel):
             unknown=self.unknown_charge_usd * MILLION, latency_us=_us(self.latency_ms),
             waiting_us=_us(self.waiting_ms), score=self.quality_score, passed=self.passed,
             fallback=self.fallback_used, last=last,
-            api_in=(self.prompt_tokens if last else 0) if tokens_in is None else tokens_in,
-            api_out=(self.completion_tokens if last else 0) if tokens_out is None else tokens_out,
+            api_in=(self.prompt_tokens if counts else 0) if tokens_in is None else tokens_in,
+            api_out=(self.completion_tokens if counts else 0) if tokens_out is None else tokens_out,
         )  # fmt: skip
 
 
@@ -126,48 +130,86 @@ class LogReader:
         if self.form is Format.JSONL:
             for line in self._each(lines, lines):
                 if line.strip():
-                    yield lines.number, partial(_object, line)
+                    yield lines.first, partial(_object, line)
             return
         names: list[str] = []
         for cells in self._each(csv.reader(lines, strict=True), lines):
             if not names:
                 names = [cell.strip() for cell in cells]
+            elif cells and len(cells) != len(names):
+                self._refuse(lines.first, f"has {len(cells)} cells, and the header {len(names)}")
+                lines.reread()
             elif cells:
-                yield lines.number, partial(_named, names, cells)
+                yield lines.first, partial(_named, names, cells)
 
     def _each(self, rows: Iterator[T], lines: _Lines) -> Iterator[T]:
         """All rows that can be read; both iterators go on after a fault."""
         while True:
+            lines.begin()
             try:
                 row = next(rows)
             except StopIteration:
                 return
             except (ValueError, csv.Error) as error:
-                self._refuse(lines.number, _words(error))
+                self._refuse(lines.first, _words(error))
+                lines.reread()
             else:
                 yield row
 
 
 class _Lines:
-    """Lines of a file as text, with the number of the last one; it goes on after a fault."""
+    """Lines of a file as text, which goes on after a fault.
+
+    A row may take several lines. Where a quote that nobody closed swallowed the lines after it,
+    ``reread`` gives them once more.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.number = 0
+        self._number = 0
+        self._row: list[str | ValueError] = []
+        self._again: deque[str | ValueError] = deque()
+
+    @property
+    def first(self) -> int:
+        """The number of the row's first line."""
+        return self._number - max(0, len(self._row) - 1)
+
+    def begin(self) -> None:
+        """What comes next is a new row."""
+        self._row.clear()
+
+    def reread(self) -> None:
+        """Take all lines of the row back but the first."""
+        rest = self._row[1:]
+        self._again.extendleft(reversed(rest))
+        self._number -= len(rest)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(LONGEST_LINE)
+        line = self._again.popleft() if self._again else self._read()
         if not line:
             raise StopIteration
-        self.number += 1
+        self._number += 1
+        self._row.append(line)
+        if isinstance(line, ValueError):
+            raise line
+        if len(self._row) > MOST_LINES:
+            raise ValueError("has a quote that is not closed")
+        return line
+
+    def _read(self) -> str | ValueError:
+        line = self._file.readline(LONGEST_LINE)
         if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
             while (rest := self._file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
                 pass
-            raise ValueError(f"longer than {LONGEST_LINE:,} bytes")
-        return line.decode("utf-8-sig" if self.number == 1 else "utf-8")
+            return ValueError(f"longer than {LONGEST_LINE:,} bytes")
+        try:
+            return line.decode("utf-8" if self._number else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            return error
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -178,8 +220,6 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def _named(names: list[str], cells: list[str]) -> dict[str, str]:
-    if len(cells) != len(names):
-        raise ValueError(f"has {len(cells)} cells, and the header {len(names)}")
     found = {name: cell for name, cell in zip(names, cells, strict=True) if cell != ""}
     for name in TEXTS & found.keys():
         if found[name][0] == "'" and found[name][1:].startswith(FORMULAS):

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from config.catalog import Catalog
-from config.errors import InputError, StackError
-from ledger.patience import patiently
+from config.errors import StackError
+from ledger.patience import passes, patiently
 from ledger.taken import Usage, usages
 from producers.client import POLL_S, Client, Piece
 from routing.classification import wants_classification
@@ -122,7 +122,12 @@ class Hub:
                     raise StackError(CLOSING)
                 self._inbox.append((ticket, written))
                 self._work.notify()
-        await written
+        try:
+            await written
+        except asyncio.CancelledError:
+            if ticket.id and not written.cancelled():  # it was written in that very moment
+                self.leave(ticket)
+            raise
         return ticket
 
     def watch(self, decision_id: str) -> Ticket:
@@ -133,8 +138,9 @@ class Hub:
 
     def leave(self, ticket: Ticket) -> None:
         """Nobody waits for it any more: it is cancelled soon, unless it is settled or kept."""
-        settled = ticket.outcome.done() and not ticket.outcome.cancelled()
-        ticket.outcome.cancel()
+        outcome = ticket.outcome
+        settled = outcome.done() and not outcome.cancelled() and outcome.exception() is None
+        outcome.cancel()
         if ticket.is_told:
             self._client.hearing().forget(ticket.id)
         with self._lock:
@@ -192,7 +198,7 @@ class Hub:
                 self._listen()
             ids = self._client.submit([t.decision for t, _ in batch if t.decision is not None])
         except Exception as error:
-            if len(batch) > 1 and isinstance(error, InputError):
+            if len(batch) > 1 and not passes(error):
                 for one in batch:  # only one of them is at fault
                     self._submit([one])
                 return
@@ -261,7 +267,10 @@ class Hub:
             self._call(self._end, [(t, one) for tickets, one in ended for t in tickets])
 
     def _ask_for_failure(self) -> None:
-        self._failure = self._client.failure()
+        try:
+            self._failure = self._client.failure()
+        except Exception as error:  # it is asked again soon
+            log.warning("it cannot be told whether the stack is well: %s", error)
         if self._failure is not None:
             self._fail_all(StackError(self._failure))
 

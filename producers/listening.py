@@ -62,7 +62,7 @@ class Listener:
             errors = (*connection.connection_errors, *connection.channel_errors)
             try:
                 with Consumer(connection, [queue], callbacks=[self._take], no_ack=True,
-                              accept=["json"]):  # fmt: skip
+                              accept=["json"], on_decode_error=_pass_over):  # fmt: skip
                     self._listening.set()
                     while not self._closing.is_set():
                         try:
@@ -73,5 +73,14 @@ class Listener:
                 raise OperationalError(str(error)) from error
 
     def _take(self, body: Any, _message: Any) -> None:
-        if isinstance(body, dict) and body.get("run") == self._run_id:
+        if not isinstance(body, dict) or body.get("run") != self._run_id:
+            return
+        try:
             self._hear(body)
+        except Exception as error:
+            _pass_over(body, error)
+
+
+def _pass_over(_message: Any, error: Exception) -> None:
+    """Whoever can write to the broker can send anything; it must not end the listening."""
+    log.warning("a message makes no sense: %s", error)

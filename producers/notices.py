@@ -30,7 +30,7 @@ class Notices:
     def wait(self, ids: set[str], timeout_s: float) -> set[str]:
         """Those of ``ids`` that were announced, as soon as there is one, or none in time."""
         with self.news:
-            self.news.wait_for(lambda: not self._announced.isdisjoint(ids), timeout_s)
+            self.news.wait_for(lambda: not self._announced.isdisjoint(ids), max(0.0, timeout_s))
             return self.take(ids)
 
     def take(self, ids: set[str]) -> set[str]:

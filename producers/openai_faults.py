@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from config.errors import InputError
+from routing.decision import MOST
 from routing.raw import BROKEN, can_be_kept
 
 
@@ -29,7 +30,13 @@ def error_object(
     kind: str = "invalid_request_error",
 ) -> dict[str, Any]:  # fmt: skip
     """An error as OpenAI's answers hold it under ``error``."""
-    return {"message": message, "type": kind, "param": param, "code": code}
+    named = None if param is None else sendable(param)
+    return {"message": sendable(message), "type": kind, "param": named, "code": code}
+
+
+def sendable(text: str) -> str:
+    """The text such that UTF-8 holds it: JSON's escapes can write half a character."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def shown(value: object) -> str:
@@ -72,15 +79,17 @@ def refuse_broken(value: object, param: str) -> None:
 
 def as_count(value: object, param: str, least: int = 1) -> int:
     """The value, which has to be a whole number."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise RequestFault(param, f"must be a whole number from {least} (got {shown(value)})")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST:
+        raise RequestFault(
+            param, f"must be a whole number from {least} to {MOST:,} (got {shown(value)})"
+        )
     return value
 
 
 def as_number(value: object, param: str, least: float, most: float) -> float:
     """The value, which has to be a number between two others."""
     fits = isinstance(value, int | float) and not isinstance(value, bool)
-    if not fits or not least <= float(value) <= most:  # type: ignore[arg-type]
+    if not fits or not least <= value <= most:  # type: ignore[operator]
         raise RequestFault(
             param, f"must be a number from {least:g} to {most:g} (got {shown(value)})"
         )

@@ -90,5 +90,5 @@ def _arguments(given: object) -> object:
         return given
     try:
         return json.loads(given)
-    except ValueError:
+    except (ValueError, RecursionError):
         return given

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from producers.openai_faults import RequestFault, as_list, as_mapping, as_text, one_of, shown
+from producers.openai_faults import (
+    RequestFault,
+    as_list,
+    as_mapping,
+    as_text,
+    one_of,
+    sendable,
+    shown,
+)
+from routing.raw import can_be_kept
+from routing.structured import schema_fault
 
 CHOICES = ("none", "auto", "required")
 NAME_CHARS = 64
@@ -57,13 +67,15 @@ def calls_of(answer: str, decision_id: str) -> tuple[str | None, list[dict[str, 
     """An answer that held to the schema: the words, or the calls, of a chat's message."""
     try:
         said = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return answer, []
     if not isinstance(said, dict) or not isinstance(said.get("name"), str):
         words = said.get("content") if isinstance(said, dict) else None
-        return (words if isinstance(words, str) else answer), []
-    arguments = json.dumps(said.get("arguments", {}), ensure_ascii=False)
-    function = {"name": said["name"], "arguments": arguments}
+        return (sendable(words) if isinstance(words, str) else answer), []
+    given = said.get("arguments", {})
+    # Escaped where the model wrote half a character.
+    arguments = json.dumps(given, ensure_ascii=not can_be_kept(given))
+    function = {"name": sendable(said["name"]), "arguments": arguments}
     return None, [{"id": f"call_{decision_id}", "type": "function", "function": function}]
 
 
@@ -77,7 +89,11 @@ def _function(given: object, param: str) -> dict[str, Any]:
     parameters = function.get("parameters") or {
         "type": "object", "properties": {}, "additionalProperties": False
     }  # fmt: skip
-    found = {"name": name, "parameters": as_mapping(parameters, f"{param}.function.parameters")}
+    place = f"{param}.function.parameters"
+    found: dict[str, Any] = {"name": name, "parameters": as_mapping(parameters, place)}
+    fault = schema_fault(found["parameters"])
+    if fault is not None:
+        raise RequestFault(place, f"is no JSON Schema: {fault}")
     if function.get("description"):
         found["description"] = as_text(function["description"], f"{param}.function.description")
     return found

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Engine
 
 from config.catalog import Catalog
@@ -25,10 +27,11 @@ from ledger.recordings import (
 )
 from ledger.runs import RunInfo
 from producers.asking import Settling, gather
-from routing.decision import Decision, Settled, Status
+from routing.decision import Decision, Settled
 
 FORMAT = "uptier recording 1"
 FIELDS = tuple(Recorded.__dataclass_fields__)
+_RECORDED = TypeAdapter(Recorded)
 
 
 class Recording(Protocol):
@@ -182,9 +185,8 @@ def write_recording(engine: Engine, run: RunInfo, config: Mapping[str, Any], pat
     ``config`` is what fixes the run, so that whoever replays it starts it alike. The file holds
     no prompts. It appears under its name only when it is whole. Equal runs give equal bytes.
     """
-    count = sum(1 for _ in all_recorded(engine, run.id))
-    header = {"format": FORMAT, "config": dict(config), "decisions": count}
     records = sorted(all_recorded(engine, run.id), key=lambda one: one.key)
+    header = {"format": FORMAT, "config": dict(config), "decisions": len(records)}
     with (
         written_whole(path, "--record") as unfinished,
         unfinished.open("wb") as raw,
@@ -192,7 +194,7 @@ def write_recording(engine: Engine, run: RunInfo, config: Mapping[str, Any], pat
     ):
         for line in _written(header, records):
             file.write(line)
-    return count
+    return len(records)
 
 
 def _written(header: Mapping[str, Any], records: Iterable[Recorded]) -> Iterator[bytes]:
@@ -205,7 +207,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             yield from file
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"recording {path} cannot be read ({reason}): check the file") from error
 
@@ -213,7 +215,7 @@ def _lines(path: Path) -> Iterator[str]:
 def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise InputError(f"{path}, line {number}, is no JSON object: record it again")
@@ -221,10 +223,10 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _recorded(path: Path, number: int, line: str) -> Recorded:
-    values = _parsed(path, number, line)
     try:
-        return Recorded(**values | {"status": Status(str(values.get("status")))})
-    except (TypeError, ValueError):
+        return _RECORDED.validate_json(line, strict=True)
+    except ValidationError:
+        _parsed(path, number, line)
         raise InputError(
             f"{path}, line {number}, is no recorded decision (it needs {', '.join(FIELDS)}): "
             "record it again"

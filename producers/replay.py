@@ -94,8 +94,9 @@ class Comparison(BaseModel):
 
 def as_replayed(decision: Decision, tier: str | None) -> Decision:
     """The decision as a replay asks it: anew, as private as it was, and on ``tier`` if one is
-    wished. An answer of the cache would be the old configuration's."""
-    wishes: dict[str, object] = {"cache": CacheScope.OFF}
+    wished. An answer of the cache would be the old configuration's; and who paid then has not
+    asked now."""
+    wishes: dict[str, object] = {"cache": CacheScope.OFF, "payer": None}
     if tier is not None:
         wishes |= {"force_tier": tier, "force_lane": None}
     preferences = decision.preferences.model_copy(update=wishes)
@@ -202,8 +203,8 @@ class _Side:
             accuracy=self._right / known if known else None,
             cost_usd=dollars(self._cost),
             model_ms=self._model_us / 1000,
-            settled_ms_p50=_quantile(took, 0.5),
-            settled_ms_p95=_quantile(took, 0.95),
+            settled_ms_p50=_quantile(took, 50),
+            settled_ms_p95=_quantile(took, 95),
         )
 
 
@@ -229,8 +230,8 @@ def _equal(output: Output, one: str, other: str) -> bool:
         return False
 
 
-def _quantile(ordered: Sequence[int], share: float) -> float | None:
+def _quantile(ordered: Sequence[int], percent: int) -> float | None:
     """The nearest-rank quantile, in milliseconds."""
     if not ordered:
         return None
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] / 1000
+    return ordered[(len(ordered) * percent + 99) // 100 - 1] / 1000

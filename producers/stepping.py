@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from producers.asking import Asker, Settling
@@ -86,16 +86,20 @@ def run_freely(
         _take(waiting, asker.wait_some(open_ids) if open_ids else [])
         for number in [n for n, tick in waiting.items() if not tick.open]:
             ended = waiting.pop(number)
-            parts[number].apply(ended.tick, ended.settled)
-            on_tick(TickReport(ended.tick, tuple(ended.decisions), tuple(ended.settled)))
+            settled = [ended.settled[i] for i in ended.ids]
+            parts[number].apply(ended.tick, settled)
+            on_tick(TickReport(ended.tick, tuple(ended.decisions), tuple(settled)))
 
 
 @dataclass
 class _Tick:
+    """What a part asked in a tick: ``ids`` in the order of its decisions."""
+
     tick: int
     decisions: list[Decision]
-    open: set[str]
-    settled: list[Settled]
+    ids: list[str] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+    settled: dict[str, Settled] = field(default_factory=dict)
 
 
 def _ask(
@@ -106,16 +110,17 @@ def _ask(
     for number in due:
         tick = parts[number].tick
         decisions = parts[number].observe(tick)
-        waiting[number] = _Tick(tick, decisions, set(), [])
+        waiting[number] = _Tick(tick, decisions)
         asked += decisions
     ids = iter(asker.submit(asked) if asked else [])
     for number in due:
-        waiting[number].open.update(next(ids) for _ in waiting[number].decisions)
+        waiting[number].ids = [next(ids) for _ in waiting[number].decisions]
+        waiting[number].open = set(waiting[number].ids)
 
 
 def _take(waiting: dict[int, _Tick], settled: Sequence[Settled]) -> None:
     by_id = {one.id: one for one in settled}
     for tick in waiting.values():
         found = tick.open & by_id.keys()
-        tick.settled += [by_id[i] for i in sorted(found)]
+        tick.settled.update((i, by_id[i]) for i in found)
         tick.open -= found

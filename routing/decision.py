@@ -19,10 +19,15 @@ MAX_LABELS = 200
 MAX_KEY_CHARS = 200
 MAX_LABEL_CHARS = 500
 MAX_SCHEMA_CHARS = 100_000
+MOST = 10**9
+"""Of whatever is counted. JSON has larger numbers, which neither a ledger nor a float can hold."""
+MOST_SECONDS = 10**9
 
 AdapterName = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class Value(BaseModel):
@@ -104,6 +109,8 @@ class ChoiceOutput(Value):
             raise ValueError(f"a label may have at most {MAX_LABEL_CHARS} characters")
         if any(not label.strip() or label != label.strip() for label in self.labels):
             raise ValueError("labels must be non-empty and without surrounding blanks")
+        if any("\0" in label for label in self.labels):
+            raise ValueError("a label may hold no NUL character")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must differ from one another")
         return self
@@ -117,13 +124,13 @@ class TextOutput(Value):
     """
 
     type: Literal[OutputType.TEXT] = OutputType.TEXT
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: AtLeastOne | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     stops: tuple[Annotated[Stop, Field(max_length=200)], ...] | None = Field(
         default=None, max_length=16
     )
-    min_chars: int = Field(default=1, ge=1)
+    min_chars: AtLeastOne = 1
 
 
 class JsonOutput(Value):
@@ -131,7 +138,7 @@ class JsonOutput(Value):
 
     type: Literal[OutputType.JSON] = OutputType.JSON
     json_schema: dict[str, Any]
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: AtLeastOne | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
 
@@ -148,10 +155,10 @@ Output = Annotated[ChoiceOutput | TextOutput | JsonOutput, Field(discriminator="
 class Signals(Value):
     """What the asker knows of the situation; the defaults are those of an ordinary one."""
 
-    queue_length: int = Field(default=0, ge=0)
-    deadline_days: float = 30
+    queue_length: Count = 0
+    deadline_days: float = Field(default=30, allow_inf_nan=False)
     task_complexity: Literal["low", "medium", "high"] = "medium"
-    dependencies: int = Field(default=0, ge=0)
+    dependencies: Count = 0
     creativity: bool = False
     multi_agent: bool = False
     novel: bool = False
@@ -162,7 +169,7 @@ class Signals(Value):
     """What it is about; one that is a speciality of the profile goes to its specialist."""
     urgency: Literal["low", "medium", "high"] = "medium"
     """``hybrid`` weighs the latency of urgent decisions twice, of others that can wait half."""
-    estimated_tokens: int | None = Field(default=None, ge=1)
+    estimated_tokens: AtLeastOne | None = None
     """Of question and answer together, to compare lanes by; absent: reckoned."""
 
 
@@ -229,12 +236,12 @@ class Decision(Value):
     system: str = Field(default="", max_length=MAX_PROMPT_CHARS)
     template: str = Field(default="", max_length=100)
     agent_id: str = Field(default="", max_length=MAX_KEY_CHARS)
-    day: int | None = None
+    day: int | None = Field(default=None, ge=-(2**31), lt=2**31)
     """The simulated day, for budgets by agent and day."""
     signals: Signals = Signals()
     preferences: Preferences = Preferences()
-    seed: int = 0
-    deadline_s: float | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
+    deadline_s: float | None = Field(default=None, gt=0, le=MOST_SECONDS)
     fallback: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
     expected: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
 

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from config.catalog import Catalog, OutputType
+from config.catalog import Catalog, Model, OutputType
 from config.demands import Demands
 from routing.adapters import adapter_of
 from routing.decision import CacheScope, Decision, Privacy, Signals
@@ -105,7 +105,7 @@ def privacy_domain(decision: Decision) -> str:
 
 def policy_of(decision: Decision, catalog: Catalog, lane: str) -> str:
     """What of the profile shapes a lane's accepted answer: how it is drawn, by which adapter it is
-    given, and the check that it passed."""
+    given, whose service gives it with how much thought, and the check that it passed."""
     kind = catalog.kind(decision.kind)
     drawn = None
     if decision.output.type is not OutputType.CHOICE:
@@ -113,7 +113,16 @@ def policy_of(decision: Decision, catalog: Catalog, lane: str) -> str:
     adapter = adapter_of(decision, catalog, lane)
     demands = {name: getattr(kind, name) for name in Demands.model_fields}
     checks = [kind.threshold, kind.margin, kind.critique, kind.certified, demands]
-    return json.dumps([drawn, adapter, *checks], sort_keys=True)
+    service = service_of(catalog, catalog.lane_model(lane))
+    return json.dumps([drawn, adapter, *checks, *service], sort_keys=True)
+
+
+def service_of(catalog: Catalog, model: Model) -> list[str | None]:
+    """Servers call what they serve as they like: two of one name are not one model."""
+    provider = None if model.provider is None else catalog.providers[model.provider]
+    if provider is None:
+        return []
+    return [model.provider, provider.base_url, provider.base_url_env, model.reasoning_effort]
 
 
 def _stays_in_run(decision: Decision) -> bool:

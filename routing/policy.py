@@ -255,9 +255,10 @@ def _missing(
         if not gone:
             return [f"{tier}: profile {catalog.profile} has no lane on it"]
         return [f"{tier}: {'; '.join(dict.fromkeys(lane.reason for lane in gone))}"]
-    if not gone or all(digest.lanes[lane].local for lane in lanes):
-        return []  # whichever local lane is left answers for the tier
-    return [f"{tier} without {lane.lane}: {lane.reason}" for lane in gone]
+    # Whichever local lane is left answers for the tier.
+    local = all(digest.lanes[lane].local for lane in lanes)
+    told = [lane for lane in gone if lane.down or not local]
+    return [f"{tier} without {lane.lane}: {lane.reason}" for lane in told]
 
 
 def _refuse_unknown_adapter(adapter: str, found: Plan, digest: Digest, catalog: Catalog) -> None:

@@ -14,9 +14,9 @@ from config.settings import Settings
 from ledger import lifecycle
 from ledger.calibrations import Calibrations
 from ledger.clock import SECOND, Clock
+from ledger.lanes import closed_lanes
 from ledger.outbox import new_id
 from ledger.patience import patiently
-from ledger.providers import closed_lanes
 from ledger.records import Claimed, Tried
 from ledger.sweeping import EXPIRED
 from routing.decision import Status
@@ -58,6 +58,7 @@ class Answerer:
         self._publisher = publisher
         self._clock = clock
         self._solitude = Solitude()
+        self._recorded = 0
         self._teller = teller
         self._leases = LeaseKeeper(engine, clock, settings.lease_s)
         self._memory = Memory(
@@ -113,8 +114,9 @@ class Answerer:
             self._call(token, claimed, watched)
 
     def figures(self) -> dict[str, float]:
-        """What the backend did since it was opened, by name; empty if it does not count."""
-        return figures_of(self._backend)
+        """What the backend did since it was opened, by name, if it counts; and ``recorded``, the
+        attempts that were written down."""
+        return {**figures_of(self._backend), "recorded": self._recorded}
 
     def close(self) -> None:
         """Give back the backend and stop renewing."""
@@ -191,6 +193,7 @@ class Answerer:
 
     def _record(self, token: str, tried: list[Tried]) -> None:
         if tried:
+            self._recorded += len(tried)
             self._publisher.publish(
                 patiently(lambda: lifecycle.record(self._engine, token, tried, self._clock()))
             )

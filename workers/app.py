@@ -8,21 +8,27 @@ import socket
 from typing import Any
 
 import billiard.pool
+import celery.apps.worker
 from celery import Celery, signals
+from celery.worker import state
 from sqlalchemy import Engine
 
+from config import logs
 from config.broker import check_broker
 from config.errors import ConfigurationError
 from config.queues import INTAKE, QUALITY, make_app
 from config.settings import Settings
+from ledger import tracing
 from ledger.clock import now
 from ledger.database import open_ledger
 from ledger.outbox import new_id
 from ledger.workers import Life, announce
 from workers.children import exit_with_parent
 from workers.consumer import LaneConsumer
+from workers.naming import node_name
 from workers.steward import Steward, StewardStep
 from workers.tasks import Office, register
+from workers.vram import card_figures
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +52,13 @@ def run_worker(settings: Settings, lane: str) -> int:
             f"lane {lane!r} is not in profile {settings.profile!r}: choose one of "
             f"{', '.join((*settings.catalog.lanes, QUALITY))}"
         )
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    logs.set_up(settings)
+    signals.setup_logging.connect(_leave_logging_alone, weak=False)
+    if settings.log_format == "json":
+        # What Celery prints by itself when it is told to stop, past all logging.
+        setattr(celery.apps.worker, "safe_say", _say_nothing)  # noqa: B010 - no stub has it
+    tracing.use(settings)
+    signals.worker_process_shutdown.connect(_end_traces, weak=False)
     exit_with_parent()
     app = make_app(settings, settings.broker_url)
     if TOKEN not in os.environ:
@@ -58,14 +70,27 @@ def run_worker(settings: Settings, lane: str) -> int:
     worker = app.Worker(**_options(settings, lane))
     worker.start()
     office.close()
+    tracing.end()
     return int(worker.exitcode or 0)
+
+
+def _say_nothing(*_: Any, **__: Any) -> None:
+    """Stands in for a print."""
+
+
+def _leave_logging_alone(**_: Any) -> None:
+    """Connected, it keeps Celery from putting up handlers of its own."""
+
+
+def _end_traces(**_: Any) -> None:
+    tracing.end()
 
 
 def _options(settings: Settings, lane: str) -> dict[str, Any]:
     quality = lane == QUALITY
     name = os.environ.get("UPTIER_WORKER_NAME", lane)
     return {
-        "hostname": f"{name}@{socket.gethostname()}",
+        "hostname": f"{name if quality else node_name(name, lane)}@{socket.gethostname()}",
         "queues": [lane, INTAKE] if quality else [lane],
         "consumer_cls": LaneConsumer,
         "pool": "prefork" if quality else "threads",
@@ -95,17 +120,26 @@ def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
         office.answerer()
 
 
+def _messages() -> dict[str, int]:
+    """Messages that this process was handed since it started, and those that it is at now."""
+    begun, held = sum(state.total_count.values()), len(state.active_requests)
+    return {"begun": begun, "held": held, "finished": max(0, begun - held)}
+
+
 def _announce(engine: Engine, life: Life, office: Office) -> None:
     """Tell the ledger when the worker is ready, every few seconds, and when it stops."""
 
     def _beat() -> None:
-        figures = {} if life.lane == QUALITY else office.answerer().figures()
+        figures: dict[str, float] = {**_messages()}
+        if life.lane != QUALITY:
+            figures |= office.answerer().figures() | card_figures()
         announce(engine, life, "ready", figures)
 
     @signals.worker_ready.connect(weak=False)
     def _ready(sender: Any, **_: Any) -> None:
-        _beat()
+        # First of all: where the ledger is away just now, a later beat tells it.
         sender.timer.call_repeatedly(HEARTBEAT_S, _beat)
+        _beat()
 
     @signals.worker_shutting_down.connect(weak=False)
     def _stopping(**_: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -13,13 +13,13 @@ from sqlalchemy import Engine
 from config.catalog import Catalog, OutputType
 from ledger import cache
 from ledger.answers import Answered
-from ledger.cache import Cached
-from ledger.cache_audits import Audit, agreement, close_audits, open_audits
+from ledger.cache import BELOW, Cached
+from ledger.cache_audits import Audit, agreement, close_audits, open_audits, trim_audits
 from ledger.clock import SECOND, Clock
 from ledger.patience import patiently
 from ledger.records import Claimed, Hit, plan_of
 from ledger.transitions import Settlement
-from routing.consensus import policy_fingerprint
+from routing.consensus import panel_of, policy_fingerprint
 from routing.decision import CacheScope, Decision, Settled, Status
 from routing.fingerprint import Place, place_of, policy_of, privacy_domain
 from routing.similar import Trust, trust
@@ -28,7 +28,9 @@ from workers.embedding import Embedder, nearest, open_embedder, packed
 log = logging.getLogger(__name__)
 
 ABOVE = "this question was answered before, further up its plan"
-BELOW = "answered before by the best attempt of all lanes of this plan"
+AUDIT_WINDOWS = 4
+"""Audits of a kind that are kept, by the windows that are looked at: who raises the similarity
+finds older ones at it still."""
 RECOUNT_US = 60 * SECOND
 """How long a kind's trust stands before its audits are counted again."""
 
@@ -111,13 +113,15 @@ class Memory:
         prints = [(lane, self._fingerprint_of(lane)) for lane in lanes if self._fingerprint_of]
         return [self._place(decision, run_id, lane, p).key if p else "" for lane, p in prints]
 
-    def keep_degraded(self, ended: Sequence[tuple[Answered, Settled]]) -> None:
-        """Keep what choices came to below the bar: asked again, all lanes would say the same."""
+    def keep_degraded(self, ended: Sequence[tuple[Answered, Settled, Mapping[str, str]]]) -> None:
+        """Keep what choices came to below the bar: asked again, all lanes would say the same.
+
+        With each goes what served the lanes that were asked, by their names.
+        """
         rows = []
-        for answered, settled in ended:
+        for answered, settled, heard in ended:
             decision = answered.decision
-            again = decision.output.type is OutputType.CHOICE and answered.parent_id is None
-            if settled.status is not Status.DEGRADED or not again or not self._may_keep(answered):
+            if settled.status is not Status.DEGRADED or not self._would_repeat(answered, heard):
                 continue
             key = ladder_key(self._keys(decision, answered.run_id, answered.plan.lanes))
             if key:
@@ -129,6 +133,22 @@ class Memory:
         patiently(cache.store, self._engine, rows, self._clock())
         self._stored += len(rows)
 
+    def _would_repeat(self, answered: Answered, heard: Mapping[str, str]) -> bool:
+        """Whether all lanes of the plan were asked, are served as they were, and nobody else had
+        a part: a provider that was away, or a critic that was silent, may be back any minute."""
+        decision, lanes = answered.decision, answered.plan.lanes
+        alone = not self._catalog.kind(decision.kind).critique and not any(
+            panel_of(self._catalog, lane, decision.kind) for lane in lanes
+        )
+        return (
+            decision.output.type is OutputType.CHOICE
+            and answered.parent_id is None
+            and self._may_keep(answered)
+            and alone
+            and self._fingerprint_of is not None
+            and all(heard.get(lane, "") == self._fingerprint_of(lane) for lane in lanes)
+        )
+
     def keep(self, settled: Sequence[tuple[Answered, Settlement]]) -> None:
         """Keep accepted answers, and compare those that are audits."""
         audited = {a.id: s.answer for a, s in settled if self._is_semantic(a.decision)}
@@ -139,6 +159,8 @@ class Memory:
         if self._stored > self._slack:
             most = self._rules.max_entries - self._slack
             patiently(cache.trim, self._engine, most, self._clock())
+            if self._embedder is not None:
+                patiently(trim_audits, self._engine, AUDIT_WINDOWS * self._rules.audit_window)
             self._stored = 0
 
     def _may_keep(self, answered: Answered) -> bool:
@@ -179,7 +201,7 @@ class Memory:
                 audits.append(Audit(one.id, kind, self._embedded_by, cosine, entry.answer))
                 continue
             why = f"a question alike was answered before (similarity {cosine:.3f})"
-            hits.append(Hit(one.id, entry.answer, entry.lane, entry.p_answer, why))
+            hits.append(Hit(one.id, entry.answer, entry.lane, entry.p_answer, why, alike=True))
             used.append(key)
         patiently(open_audits, self._engine, audits, self._clock())
         patiently(cache.count_hits, self._engine, used, self._clock())

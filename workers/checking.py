@@ -15,9 +15,9 @@ from ledger import lifecycle, sweeping
 from ledger.answers import Answered, find_answered
 from ledger.certificates import Certificates
 from ledger.clock import Clock
+from ledger.lanes import ClosedLanes
 from ledger.patience import patiently
 from ledger.policies import Policies
-from ledger.providers import closed_lanes
 from ledger.records import Planned, StoredVerdict
 from ledger.transitions import Ruling, Settlement
 from ledger.votes import Child, Earlier, find_children, find_earlier
@@ -32,6 +32,7 @@ from workers.acceptance import Acceptance, Word
 from workers.auditing import audit_of
 from workers.caching import Memory
 from workers.consensus import has_panel, hear
+from workers.narrating import tell_checks
 from workers.publishing import Publisher
 
 LONGEST_SHOWN = 50_000
@@ -59,6 +60,7 @@ class Checker:
         self._memory = Memory(
             settings.catalog, engine=engine, clock=clock, fingerprint_of=fingerprint_of
         )
+        self._lanes = ClosedLanes(engine, settings.catalog, clock)
         self._closed: dict[str, AbsentLane] = {}
         self._earlier: dict[str, dict[str, Earlier]] = {}
         self._children: dict[str, dict[str, Child]] = {}
@@ -68,6 +70,7 @@ class Checker:
 
     def check(self, ids: Sequence[str]) -> None:
         """Rule on those of ``ids`` that await a verdict."""
+        began = self._clock()
         answered = patiently(find_answered, self._engine, ids)
         ready = [
             a
@@ -76,12 +79,14 @@ class Checker:
         ]
         if any(a.deliveries > 0 for a in ready):
             ready = self._without_poison(ready)
-        self._closed = patiently(closed_lanes, self._engine, self._catalog, self._clock())
+        self._closed = patiently(self._lanes.find)
         self._look_around(ready)
         rulings = [ruling for ruling in map(self._rule, ready) if ruling is not None]
         # Stored before it is settled: whoever waits for the settlement finds it cached.
         self._store(ready, rulings)
-        self._publisher.publish(patiently(lifecycle.rule, self._engine, rulings, self._clock()))
+        followers = patiently(lifecycle.rule, self._engine, rulings, self._clock())
+        tell_checks(ready, {ruling.id: ruling for ruling in rulings}, began, self._clock())
+        self._publisher.publish(followers)
         self._store_degraded(ready, rulings)
 
     def _without_poison(self, ready: Sequence[Answered]) -> list[Answered]:
@@ -210,8 +215,16 @@ class Checker:
         ids = [ruling.id for ruling in rulings if ruling.degrade is not None]
         if ids:
             ended = {s.id: s for s in patiently(lifecycle.find_settled, self._engine, ids)}
-            pairs = [(one, ended[one.id]) for one in answered if one.id in ended]
-            self._memory.keep_degraded(pairs)
+            self._memory.keep_degraded(
+                [(one, ended[one.id], self._heard(one)) for one in answered if one.id in ended]
+            )
+
+    def _heard(self, one: Answered) -> dict[str, str]:
+        """What served the lanes that have answered, by their names."""
+        earlier = self._earlier.get(one.id, {})
+        return {lane: said.fingerprint for lane, said in earlier.items()} | {
+            one.lane: one.fingerprint
+        }
 
 
 def _p_answer(answered: Answered) -> float | None:

@@ -181,18 +181,13 @@ def last_line(path: Path, offset: int = 0) -> str:
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(offset, size - TAIL_BYTES))
+            begin = offset if offset <= size else 0  # it was emptied meanwhile
+            file.seek(max(begin, size - TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
     lines = [_COLOUR.sub("", line).rstrip() for line in text.splitlines()]
     return next((line for line in reversed(lines) if line and not _FRAME.match(line)), "")
-
-
-def rotate(path: Path) -> None:
-    """Keep the log of the previous start as ``<name>.1``."""
-    if path.exists():
-        path.replace(path.with_name(path.name + ".1"))
 
 
 def exit_with_parent() -> None:

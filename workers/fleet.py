@@ -1,12 +1,13 @@
-"""The worker processes of a stack: started, watched, started again, ended."""
+"""The worker processes of a stack: started, watched, started again, added, ended."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from config.errors import StackError
+from config.queues import QUALITY
 from workers.children import end_children
 from workers.launch import WorkerSpec
 from workers.member import Member, Spawn
@@ -24,7 +25,7 @@ Ready = Callable[[], set[str]]
 
 
 class Fleet:
-    """The workers of one stack. One thread watches them; any thread may stop them."""
+    """The workers of one stack. One thread watches them; any thread may change or stop them."""
 
     def __init__(
         self,
@@ -34,13 +35,18 @@ class Fleet:
         *,
         start_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
+        cut_off: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``cut_off`` tells whether nobody can become ready, since broker or ledger is away; it may
+        take seconds."""
+        self._spawn = spawn
         self._ready = ready
+        self._cut_off = cut_off
         self._start_timeout_s = start_timeout_s
         self._clock = clock
         self._members = [Member(spec, spawn) for spec in specs]
         self._stopping = False
-        self._gate = threading.Lock()  # nothing is spawned once stopping has begun
+        self._gate = threading.RLock()  # nothing is spawned once stopping has begun
 
     def start(self) -> None:
         """Start every worker."""
@@ -76,45 +82,129 @@ class Fleet:
 
     def watch(self) -> bool:
         """One look at every worker: notes deaths, starts again what is due. True on a change."""
-        before = self.records()
+        # Asked before the gate is closed: stopping must not wait for the answer.
         now = self._clock()
-        for member in self._members:
-            if member.is_up() and member.exit_code() is not None:
-                member.died(now)
-            elif member.is_late(now, self._start_timeout_s):
-                member.give_up_waiting(now, self._start_timeout_s)
-            elif member.is_due(now):
-                self._restart(member)
+        excused = self._anybody_late(now) and self._cut_off()
+        with self._gate:
+            if self._stopping:
+                return False
+            before = self.records()
+            for member in list(self._members):
+                if excused and member.is_late(now, self._start_timeout_s):
+                    member.wait_on(now)
+                self._look(member, now)
         if any(member.state is WorkerState.STARTING for member in self._members):
             self._note_ready()
         return self.records() != before
 
     def stop(self) -> None:
         """End every worker: they may finish their running message, within the grace."""
-        self._stopping = True
         with self._gate:
+            self._stopping = True
             children = [member.child for member in self._members if member.child is not None]
         end_children(children)
 
-    def records(self) -> tuple[WorkerRecord, ...]:
-        """Every worker as other processes may see it."""
-        return tuple(member.record() for member in self._members)
-
-    def failure(self) -> str | None:
-        """Which worker was given up, and why; ``None`` while none is."""
-        failed = [m for m in self._members if m.state is WorkerState.FAILED]
-        return "; ".join(m.epitaph() for m in failed) or None
-
-    def _restart(self, member: Member) -> None:
+    def add(self, spec: WorkerSpec) -> None:
+        """Start one worker more."""
         with self._gate:
             if not self._stopping:
-                member.restart(self._clock())
+                member = Member(spec, self._spawn)
+                self._members.append(member)
+                member.revive(self._clock())
+
+    def retire(self, names: Collection[str]) -> list[int]:
+        """Let workers finish their running messages and go, for good; their process ids."""
+        with self._gate:
+            leaving = [m for m in self._members if m.spec.name in names]
+            pids = [m.child.record.pid for m in leaving
+                    if m.child is not None and m.exit_code() is None]  # fmt: skip
+            for member in leaving:
+                member.retire(self._clock())
+        return pids
+
+    def renew(self, name: str) -> None:
+        """Start a worker anew, after it has finished its running messages, if it runs."""
+        with self._gate:
+            for member in self._members:
+                if member.spec.name == name and not self._stopping:
+                    if member.is_up():
+                        member.retire(self._clock(), comes_back=True)
+                    else:
+                        member.revive(self._clock())
+
+    def condemn(self, token: str, reason: str) -> None:
+        """End an instance that is ready and ill."""
+        with self._gate:
+            for member in self._members:
+                if member.token == token and member.state is WorkerState.READY:
+                    member.condemn(reason)
+
+    def proven(self, token: str) -> None:
+        """An instance has done work."""
+        with self._gate:
+            for member in self._members:
+                if member.token == token:
+                    member.proven()
+
+    def staying(self, lane: str) -> list[str]:
+        """The workers of a lane, without those that are to go for good."""
+        with self._gate:
+            return [m.spec.name for m in self._members if m.spec.lane == lane and not m.goes()]
+
+    def tokens(self, *states: WorkerState) -> dict[str, WorkerSpec]:
+        """The instances of workers in these states."""
+        with self._gate:
+            return {m.token: m.spec for m in self._members if m.state in states}
+
+    def records(self) -> tuple[WorkerRecord, ...]:
+        """Every worker as other processes may see it."""
+        with self._gate:
+            return tuple(member.record() for member in self._members)
+
+    def given_up(self) -> dict[str, str]:
+        """The lanes of which every worker was given up, each with the reason."""
+        with self._gate:
+            lanes = {member.spec.lane for member in self._members}
+            return {lane: dead[0] for lane in lanes if (dead := self._epitaphs(lane))}
+
+    def failure(self) -> str | None:
+        """Why nothing more is answered: nobody checks, or no lane is left; ``None`` while all is
+        well, or some lanes go on without others."""
+        dead = self.given_up()
+        if QUALITY in dead:
+            return dead[QUALITY]
+        lanes = {m.spec.lane for m in self._members} - {QUALITY}
+        return "; ".join(dead.values()) if lanes and lanes <= set(dead) else None
+
+    def _epitaphs(self, lane: str) -> list[str]:
+        members = [m for m in self._members if m.spec.lane == lane]
+        if any(m.state is not WorkerState.FAILED for m in members):
+            return []
+        return [m.epitaph() for m in members]
+
+    def _look(self, member: Member, now: float) -> None:
+        if member.state is WorkerState.STOPPING:
+            if member.leave(now):
+                self._members.remove(member)
+        elif member.is_up() and member.exit_code() is not None:
+            member.died(now)
+        elif member.is_late(now, self._start_timeout_s):
+            member.give_up_waiting(now, self._start_timeout_s)
+        elif member.is_due(now):
+            member.restart(now)
+        else:
+            member.look(now)
+
+    def _anybody_late(self, now: float) -> bool:
+        with self._gate:
+            return any(m.is_late(now, self._start_timeout_s) for m in self._members)
 
     def _note_ready(self) -> None:
         tokens = self._ready()
-        for member in self._members:
-            if member.state is WorkerState.STARTING and member.token in tokens:
-                member.served()
+        with self._gate:
+            for member in self._members:
+                if member.state is WorkerState.STARTING and member.token in tokens:
+                    member.served(self._clock())
 
     def _late(self, waiting: Sequence[Member]) -> str:
         first = waiting[0]

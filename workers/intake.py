@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from config.errors import InputError
 from config.settings import Settings
-from ledger import lifecycle
+from ledger import lifecycle, tracing
 from ledger.clock import Clock
 from ledger.patience import patiently
 from ledger.planning import Planner
@@ -23,7 +23,7 @@ from ledger.records import Planned
 from ledger.runs import ensure_run
 from ledger.transitions import Followers
 from routing.decision import MAX_KEY_CHARS, Decision, Settled
-from routing.raw import decision_from
+from routing.raw import can_be_kept, decision_from
 from workers.publishing import Publisher
 
 MODE = "intake"
@@ -63,8 +63,10 @@ class Intake:
         for one in refused:
             log.warning("intake into run %r: decisions[%d]: %s", name, one["index"], one["error"])
         run_id = patiently(self._run, name)
+        began = self._clock()
         submission = patiently(lifecycle.submit, self._engine, run_id, planned, self._clock())
         self._publisher.publish(Followers(messages=list(submission.messages)))
+        tracing.submitted(submission.messages, began, self._clock())
         accepted = [
             {"key": one.decision.key, "id": found}
             for one, found in zip(planned, submission.ids, strict=True)
@@ -106,6 +108,9 @@ class Intake:
                 sound[index] = self._decision(one)
             except InputError as fault:
                 refused[index] = str(fault)
+            except (ValueError, ArithmeticError, RecursionError) as error:
+                log.warning("decisions[%d] cannot be read", index, exc_info=error)
+                refused[index] = f"cannot be read ({type(error).__name__})"
         try:
             planned = self._planner.plan(list(sound.values()))
         except InputError:
@@ -128,9 +133,14 @@ def _told(settled: Settled) -> dict[str, Any]:
 
 
 def _name(run: object) -> str:
-    if not isinstance(run, str) or not 0 < len(run) <= MOST_NAME_CHARS or "\0" in run:
+    if not isinstance(run, str) or not 0 < len(run) <= MOST_NAME_CHARS or not _is_sound(run):
         raise InputError(f"run: must be a name of 1 to {MOST_NAME_CHARS} characters")
     return run
+
+
+def _is_sound(text: str) -> bool:
+    """Whether every ledger can look for it."""
+    return "\0" not in text and can_be_kept(text)
 
 
 def _bounded(decisions: object) -> Sequence[object]:
@@ -151,6 +161,9 @@ def _bounded(decisions: object) -> Sequence[object]:
 
 def _keys(keys: object) -> list[str]:
     sound = isinstance(keys, list) and 0 < len(keys) <= MOST_DECISIONS
-    if not sound or not all(isinstance(k, str) and len(k) <= MAX_KEY_CHARS for k in keys):  # type: ignore[attr-defined]
+    given = [k for k in keys if isinstance(k, str) and len(k) <= MAX_KEY_CHARS] if sound else []  # type: ignore[attr-defined]
+    if not given or len(given) < len(keys):  # type: ignore[arg-type]
         raise InputError(f"keys: must be a list of 1 to {MOST_DECISIONS} strings")
-    return list(dict.fromkeys(keys))  # type: ignore[call-overload]
+    if not all(map(_is_sound, given)):
+        raise InputError("keys: one holds a NUL character or half a character: no decision has it")
+    return list(dict.fromkeys(given))

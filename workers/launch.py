@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import config
-from config.catalog import Catalog
 from config.queues import QUALITY
 from config.settings import Settings
 from workers.children import PARENT_PIPE
-from workers.gpus import Placement
+from workers.placement import Placement, Plan
 from workers.stack_state import profile_key
 
 
@@ -26,15 +25,10 @@ class WorkerSpec:
     placement: Placement
 
 
-def worker_specs(catalog: Catalog, placed: Mapping[tuple[str, int], Placement]) -> list[WorkerSpec]:
-    """One worker for each lane and number, and one that checks quality."""
-    specs = [
-        WorkerSpec(f"{name}-{number}", name, placed[name, number])
-        for name, lane in catalog.lanes.items()
-        for number in range(1, lane.workers + 1)
-    ]
-    hides = any(placement.hides_gpus for placement in placed.values())
-    return [*specs, WorkerSpec(f"{QUALITY}-1", QUALITY, Placement(hides_gpus=hides))]
+def worker_specs(plan: Plan) -> list[WorkerSpec]:
+    """A worker for each seat, and one that checks quality."""
+    specs = [WorkerSpec(seat.worker, seat.lane, seat.placement) for seat in plan.seats]
+    return [*specs, WorkerSpec(f"{QUALITY}-1", QUALITY, Placement(hides_gpus=bool(plan.gpus)))]
 
 
 def worker_command(spec: WorkerSpec) -> list[str]:

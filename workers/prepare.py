@@ -205,7 +205,7 @@ class _Preparation:
         except MeasureError as error:
             raise WeightsError(
                 f"weights of {self._name} at {self._source} do not run: {error}; pull them again "
-                "or update llama-cpp-python"
+                "or build llama-cpp-python anew (docs/models.md)"
             ) from None
         candidates = [candidate(ORIGINAL, original, original.log_probs)]
         for number, name in enumerate(self._formats):

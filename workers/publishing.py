@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -10,10 +11,27 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from config.queues import notify, send
-from ledger import outbox
+from ledger import outbox, tracing
+from ledger.records import Ended
 from ledger.transitions import Followers
+from routing.decision import Status
 
 log = logging.getLogger(__name__)
+
+
+UNWELL = frozenset((Status.DEAD, Status.EXPIRED, Status.BUDGET, Status.FALLBACK))
+"""Ends that an operator may want to look into."""
+
+
+def tell(ended: Sequence[Ended]) -> None:
+    """Log and trace decisions that settled."""
+    for one in ended:
+        level = logging.INFO if one.status in UNWELL else logging.DEBUG
+        if log.isEnabledFor(level):
+            told = {"run": one.run_id, "decision": one.id, "kind": one.kind,
+                    "lane": one.lane, "status": one.status}  # fmt: skip
+            log.log(level, "a decision settled", extra=told)
+    tracing.settled(ended)
 
 
 class Publisher:
@@ -26,6 +44,7 @@ class Publisher:
 
     def publish(self, followers: Followers) -> bool:
         """Send messages and notices; whether broker and ledger took all of it."""
+        tell(followers.ended)
         try:
             outbox.publish(self._engine, followers.messages, lambda m: send(self._app, m))
             if followers.settled:

@@ -21,6 +21,7 @@ from routing.retries import after_failure
 from routing.wishes import privacy_of
 from workers.backends.base import Backend, Completion, Request, log_bug
 from workers.cancellation import CancellationToken
+from workers.narrating import tell_attempt
 from workers.telling import Draft, Teller
 
 BYTES_PER_TOKEN = 3
@@ -120,7 +121,7 @@ class Questions:
         ends = error is not None and again_at is None
         climb_to = self.next_lane(claimed) if ends else None
         label, calibrated = self._calibrated(claimed.decision, completion)
-        return Tried(
+        tried = Tried(
             id=claimed.id,
             model=self.model,
             fingerprint=self.fingerprint,
@@ -143,6 +144,8 @@ class Questions:
             climb_to=climb_to,
             lower=self.lower(claimed) if ends and climb_to is None else None,
         )
+        tell_attempt(self._lane, claimed, tried, begun, self._clock())
+        return tried
 
     def lost_call(self, claimed: Claimed) -> Tried:
         """A call whose worker was lost, as a failure that is not repeated on this lane."""

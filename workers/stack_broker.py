@@ -10,10 +10,11 @@ from config.broker import check_broker
 from config.errors import BrokerUnavailable
 from config.queues import make_app
 from config.settings import Settings
-from workers.children import ProcessRecord, rotate
+from workers.children import ProcessRecord
+from workers.logs import rotate
 from workers.restarts import Restarts
 from workers.stack_state import logs_directory
-from workers.valkey import Valkey
+from workers.valkey import Valkey, answers
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,13 @@ class StackBroker(Protocol):
 
     failure: str | None
     """Why it was given up; ``None`` while all is well."""
+    message: str | None
+    """Why it was started again last."""
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again since the stack started."""
+        ...
 
     @property
     def url(self) -> str:
@@ -50,6 +58,10 @@ class StackBroker(Protocol):
         """Whether workers may expect it to answer."""
         ...
 
+    def answers(self) -> bool:
+        """Whether it answers now; asks it."""
+        ...
+
     def death(self) -> str:
         """How its process ended, in words."""
         ...
@@ -74,6 +86,8 @@ class ExternalBroker:
 
     process: ProcessRecord | None = None
     failure: str | None = None
+    message: str | None = None
+    restarts = 0
 
     def __init__(self, settings: Settings, url: str) -> None:
         self._settings = settings
@@ -89,6 +103,14 @@ class ExternalBroker:
 
     def is_up(self) -> bool:
         """Always, as far as the stack is concerned."""
+        return True
+
+    def answers(self) -> bool:
+        """Whether it answers now."""
+        try:
+            check_broker(make_app(self._settings, self.url))
+        except BrokerUnavailable:
+            return False
         return True
 
     def death(self) -> str:
@@ -107,6 +129,7 @@ class EmbeddedBroker:
         said = logs_directory(settings) / "valkey.log"
         self.valkey = Valkey(settings.stack_dir / "valkey", said, settings.broker_port)
         self.failure: str | None = None
+        self.message: str | None = None
         self._restarts = Restarts()
         self._due: float | None = None
 
@@ -120,6 +143,11 @@ class EmbeddedBroker:
         """The server's process."""
         return self.valkey.child.record if self.valkey.child is not None else None
 
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return self._restarts.count
+
     def start(self, check: Callable[[], None], launched: Callable[[], None]) -> None:
         """Start the server and wait until it answers; ``launched`` is called once it has an id."""
         rotate(self.valkey.said)
@@ -132,6 +160,10 @@ class EmbeddedBroker:
     def is_up(self) -> bool:
         """Whether its process runs."""
         return self.valkey.child is not None and self.valkey.child.exit_code() is None
+
+    def answers(self) -> bool:
+        """Whether it answers now."""
+        return answers(self.valkey.url)
 
     def death(self) -> str:
         """How its process ended, in words."""
@@ -147,18 +179,19 @@ class EmbeddedBroker:
             return True
         if now < self._due:
             return False
-        self._restarts.restarted(now)
+        self._restarts.restarted()
         try:
             self.valkey.start(check)
         except BrokerUnavailable as error:
             self._schedule(str(error), now)
         else:
             self._due = None
-            self._restarts.ready()
+            self._restarts.proven()
         return True
 
     def _schedule(self, message: str, now: float) -> None:
-        delay = self._restarts.delay(now)
+        self.message = message
+        delay = self._restarts.delay()
         if delay is None:
             self.failure = f"{message}; run `uptier down` and start again"
             log.error("%s", self.failure)

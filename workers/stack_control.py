@@ -12,10 +12,11 @@ from enum import StrEnum
 
 from config.errors import ConfigurationError, StackError
 from config.settings import Settings
-from workers.children import Child, end_children, leave, rotate
+from workers.children import Child, end_children, leave
 from workers.fleet import Check, Progress
 from workers.interrupts import Interrupts
 from workers.launch import process_environment
+from workers.logs import rotate
 from workers.stack import enter, running_stack
 from workers.stack_leftovers import clean_leftovers
 from workers.stack_owner import Hooks

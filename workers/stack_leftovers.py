@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from config.settings import Settings
 from workers.children import ProcessRecord, end_recorded
+from workers.orders import forget_orders
 from workers.stack_state import StackState, remove_state
 from workers.valkey import left_running, remove_leftovers
 
@@ -27,4 +28,5 @@ def clean_leftovers(settings: Settings) -> int | None:
     ended += end_recorded(broker, GRACE_S)
     remove_leftovers(directory / "valkey")
     remove_state(directory)
+    forget_orders(directory)
     return None if state is None and not ended else len({record.pid for record in ended})

@@ -32,6 +32,8 @@ class WorkerState(StrEnum):
     READY = "ready"
     WAITING = "waiting"
     """It died and is to be started again."""
+    STOPPING = "stopping"
+    """It finishes its running messages and goes."""
     FAILED = "failed"
     """It is not started again."""
 
@@ -62,7 +64,12 @@ class StackState(BaseModel):
     owner: ProcessRecord
     broker: ProcessRecord | None = None
     """The embedded server; absent beside an external broker."""
+    broker_restarts: int = 0
+    broker_message: str | None = None
+    """Why the server was started again last."""
     workers: tuple[WorkerRecord, ...] = ()
+    lent: tuple[int, ...] = ()
+    """Cards that were given to other work, counted from 0."""
     failure: str | None = None
 
     def write(self, directory: Path) -> None:

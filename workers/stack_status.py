@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from config.settings import Settings
 from ledger import policies
 from ledger.budgets import BudgetUse
 from ledger.certificates import CertificateState
-from ledger.database import ledger_place
+from ledger.clock import now
+from ledger.database import ledger_place, open_ledger
+from ledger.lanes import LaneView, fleet_view
 from ledger.policies import PolicyState
 from ledger.providers import ProviderState
 from ledger.reports import Overview, overview
 from ledger.workers import told_figures
+from workers.flower_place import FlowerRecord
 from workers.stack_state import (
     Phase,
     StackState,
@@ -85,6 +89,12 @@ class StackStatus(BaseModel):
     broker: str | None
     broker_reachable: bool
     broker_problem: str | None
+    broker_restarts: int
+    broker_message: str | None
+    """Why the embedded broker was started again last."""
+    lanes: tuple[LaneView, ...] = ()
+    """Whether each lane serves, who serves it, and what waits on it."""
+    lent_cards: tuple[int, ...] = ()
     queues: dict[str, int] | None
     """Messages waiting in each queue; ``None`` where the broker does not answer."""
     workers: tuple[WorkerStatus, ...]
@@ -100,6 +110,8 @@ class StackStatus(BaseModel):
     decisions: dict[str, int] | None
     """Decisions by state; ``None`` where the ledger does not answer."""
     ledger_problem: str | None
+    flower: str | None = None
+    """Where Flower serves, if it does."""
     data_directory: Path
     log_directory: Path
 
@@ -110,8 +122,10 @@ def stack_status(settings: Settings) -> StackStatus:
     condition = _condition(settings, state)
     alive = condition not in (Condition.DOWN, Condition.CRASHED)
     url = settings.broker_url or (state.broker_url if state is not None and alive else None)
-    queues, broker_problem = _queue_lengths(url, settings) if url is not None else (None, None)
-    held, problem = _overview(settings)
+    with ThreadPoolExecutor(1) as beside:  # where both are away, their silence is waited for once
+        asked = beside.submit(_queue_lengths, url, settings) if url is not None else None
+        held, problem = _overview(settings)
+        queues, broker_problem = asked.result() if asked is not None else (None, None)
     told = _told(settings) if alive and problem is None else {}
     return StackStatus(
         condition=condition,
@@ -121,6 +135,10 @@ def stack_status(settings: Settings) -> StackStatus:
         broker=shown(url) if url is not None else None,
         broker_reachable=queues is not None,
         broker_problem=broker_problem,
+        broker_restarts=state.broker_restarts if state is not None and alive else 0,
+        broker_message=state.broker_message if state is not None and alive else None,
+        lanes=_lanes(settings) if held is not None and held.decisions is not None else (),
+        lent_cards=state.lent if state is not None and alive else (),
         queues=queues,
         workers=tuple(_worker(w, told) for w in state.workers) if state is not None else (),
         absent_lanes=tuple(Absence(lane=a.lane, reason=a.reason) for a in settings.absent_lanes),
@@ -132,6 +150,7 @@ def stack_status(settings: Settings) -> StackStatus:
         # Without decisions there is no policy, and perhaps no ledger: looking must not make one.
         policy=_policy(settings) if held is not None and held.decisions else None,
         ledger_problem=problem,
+        flower=flower.url if (flower := FlowerRecord.read(settings)) is not None else None,
         data_directory=settings.data_dir,
         log_directory=logs_directory(settings),
     )
@@ -152,7 +171,8 @@ def _condition(settings: Settings, state: StackState | None) -> Condition:
         return Condition.DOWN if settings.broker_url is None else Condition.EXTERNAL
     if not state.owner.alive():
         return Condition.CRASHED
-    if state.failure is not None:
+    given_up = any(worker.state is WorkerState.FAILED for worker in state.workers)
+    if state.failure is not None or given_up:
         return Condition.FAILED
     phases = {
         Phase.STARTING: Condition.STARTING,
@@ -185,6 +205,20 @@ def _told(settings: Settings) -> dict[int, dict[str, float]]:
         return told_figures(settings)
     except (UptierError, SQLAlchemyError):
         return {}  # the ledger answered a moment ago; the next look will tell
+
+
+def _lanes(settings: Settings) -> tuple[LaneView, ...]:
+    embedded = settings.ledger_url.startswith("sqlite")
+    if embedded and not Path(ledger_place(settings)).exists():
+        return ()
+    try:
+        engine = open_ledger(settings)
+        try:
+            return fleet_view(engine, list(settings.catalog.lanes), now()).lanes
+        finally:
+            engine.dispose()
+    except (UptierError, SQLAlchemyError):
+        return ()  # the same
 
 
 def _policy(settings: Settings) -> PolicyState | None:

@@ -10,8 +10,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from config.settings import Settings
-from ledger import calls, outbox, sweeping
+from ledger import calls, lanes, outbox, sweeping
 from ledger.clock import SECOND, Clock
+from ledger.lanes import Standing
+from ledger.metrics import totals
+from ledger.metrics.totals import known_kinds
 from ledger.transitions import Followers
 from ledger.workers import hold_office, leave_office, served_lanes
 from workers.learning import Learning
@@ -22,6 +25,10 @@ log = logging.getLogger(__name__)
 OFFICE = "steward"
 ROUND_S = 1.0
 LOOK_AT_LANES_US = 30 * SECOND
+FOLD_EVERY_US = 10 * SECOND
+"""Readers add up what is not folded: a longer time costs them, a shorter one writers."""
+FOLDS = 10
+"""Times two thousand transactions' counts in one round."""
 RELAYS = 20
 """Times a hundred messages in one round."""
 UNSENT_AFTER_US = 3 * SECOND
@@ -50,6 +57,8 @@ class Steward:
         self._grace_us = int((longest + settings.lease_s) * SECOND)
         self._unserved: dict[str, int] = {}
         self._look_at_lanes = 0
+        self._fold_at = 0
+        self._cursors: dict[str, str] = {}
         self._learning = Learning(engine, settings.catalog)
 
     def round(self) -> bool:
@@ -62,7 +71,10 @@ class Steward:
         if not hold_office(self._engine, OFFICE, self._holder, moment=now, lease_us=lease_us):
             self._unserved.clear()
             return False
-        duties = (self._relay, self._revive, self._expire, self._book, self._strand)
+        duties = (
+            self._relay, self._revive, self._expire, self._book, self._move_on, self._strand,
+            self._fold,
+        )  # fmt: skip
         for duty in (*duties, self._learning.round):
             try:
                 duty(now)
@@ -81,6 +93,30 @@ class Steward:
 
     def _book(self, now: int) -> None:
         calls.close_orphans(self._engine, now=now, grace_us=self._grace_us)
+
+    def _fold(self, now: int) -> None:
+        """Add what was counted to the totals."""
+        if now >= self._fold_at:
+            self._fold_at = now + FOLD_EVERY_US
+            kinds = known_kinds(self._settings.catalog)
+            for _ in range(FOLDS):
+                if totals.fold(self._engine, kinds) < totals.FOLD_AT_ONCE:
+                    return
+
+    def _move_on(self, now: int) -> None:
+        """Let decisions climb from lanes out of service to those that are served."""
+        out = lanes.standings(self._engine)
+        left = {lane: why for lane, why in out.items() if why is not Standing.DRAINING}
+        if not left:
+            self._cursors.clear()
+            return
+        usable = served_lanes(self._engine, now - LOOK_AT_LANES_US) - set(out)
+        for lane, why in left.items():
+            followers, self._cursors[lane] = sweeping.move_on(
+                self._engine, lane, usable, f"lane {lane} is {why}", now,
+                after=self._cursors.get(lane, ""),
+            )  # fmt: skip
+            self._publisher.publish(followers)
 
     def _strand(self, now: int) -> None:
         """Move decisions on from lanes that have had no worker for as long as this steward saw.

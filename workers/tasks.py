@@ -3,7 +3,9 @@ prompts; ``uptier.intake`` and ``uptier.fetch`` for programs without Uptier."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from ledger.clock import SECOND, now
 from ledger.database import open_ledger
 from ledger.outbox import CHECK, DECIDE, MAX_IDS
 from ledger.patience import passes
+from routing.fingerprint import service_of
 from workers.answering import Answerer
 from workers.backends.factory import open_backend
 from workers.checking import Checker
@@ -31,6 +34,7 @@ from workers.intake import Intake
 from workers.label_paths import SCORING
 from workers.models import model_fingerprint
 from workers.publishing import Publisher
+from workers.shown import ShownRequest
 from workers.telling import Teller
 
 log = logging.getLogger(__name__)
@@ -136,6 +140,9 @@ def lane_fingerprint(settings: Settings, model_name: str) -> str:
     model = settings.catalog.models[model_name]
     if model.weights is None or model.backend not in IN_PROCESS:
         served = f"{model.backend.value}:{model.remote_name or model_name}"
+        service = service_of(settings.catalog, model)
+        if service:
+            served += "@" + hashlib.sha256(json.dumps(service).encode()).hexdigest()[:8]
     else:
         served = model_fingerprint(settings, model_name)
     return f"{served}~{SCORING}"
@@ -144,21 +151,21 @@ def lane_fingerprint(settings: Settings, model_name: str) -> str:
 def register(app: Celery, office: Office) -> None:
     """Define the tasks on an application."""
 
-    @app.task(name=DECIDE)
+    @app.task(name=DECIDE, Request=ShownRequest)
     def decide(lane: str, ids: list[str]) -> None:
         if _is_sound(ids):
             office.answerer().answer(lane, ids)
 
-    @app.task(name=CHECK)
+    @app.task(name=CHECK, Request=ShownRequest)
     def check(ids: list[str]) -> None:
         if _is_sound(ids):
             office.checker().check(ids)
 
-    @app.task(name=INTAKE_TASK, bind=True)
+    @app.task(name=INTAKE_TASK, bind=True, Request=ShownRequest)
     def intake(task: Any, *args: Any, **kwargs: Any) -> None:
         serve_raw(app, task, office.intake().take, args, kwargs)
 
-    @app.task(name=FETCH, bind=True)
+    @app.task(name=FETCH, bind=True, Request=ShownRequest)
     def fetch(task: Any, *args: Any, **kwargs: Any) -> None:
         serve_raw(app, task, office.intake().fetch, args, kwargs)
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+OWN_CORES = "UPTIER_OWN_CORES"
+"""Set to 1 for a worker whose threads have cores of their own: it takes no turns."""
+
 
 class CpuTurns:
     """A lock among all processes of this machine that name the same directory.

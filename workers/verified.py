@@ -46,9 +46,9 @@ def sha256_of(models_dir: Path, path: Path, advance: Callable[[int], None] | Non
     """
     before = path.stat()
     key = _key(models_dir, path)
-    known = recall(models_dir).files.get(key)
-    if known and (known.size, known.mtime_ns) == (before.st_size, before.st_mtime_ns):
-        return known.sha256
+    known = record_of(models_dir, path)
+    if known is not None:
+        return known
     digest = hash_file(path, advance)
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
@@ -57,6 +57,18 @@ def sha256_of(models_dir: Path, path: Path, advance: Callable[[int], None] | Non
         with suppress(OSError):
             _change(models_dir, lambda memory: {"files": {**memory.files, key: record}})
     return digest
+
+
+def record_of(models_dir: Path, path: Path) -> str | None:
+    """The SHA-256 that was recorded of a file; ``None`` if none was, or it has changed since.
+
+    Raises:
+        OSError: the file is not there.
+    """
+    found, known = path.stat(), recall(models_dir).files.get(_key(models_dir, path))
+    if known is None or (known.size, known.mtime_ns) != (found.st_size, found.st_mtime_ns):
+        return None
+    return known.sha256
 
 
 def hash_file(path: Path, advance: Callable[[int], None] | None = None) -> str:

@@ -1,11 +1,27 @@
-"""The application for Celery's own tools: ``celery --app workers.watched flower``."""
+"""The broker that is watched, and an application for Celery's own tools on it.
+
+``celery --app workers.watched inspect active`` asks the workers of the stack of this machine.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from config.errors import ConfigurationError
 from config.queues import make_app
 from config.settings import Settings, load_settings
-from workers.stack_state import StackState
+from workers.stack_state import StackState, serves_broker
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    app: Celery
+
+
+def stack_in_use(settings: Settings) -> StackState | None:
+    """The stack of the data directory, if it runs."""
+    state = StackState.read(settings.stack_dir)
+    return state if state is not None and state.owner.alive() else None
 
 
 def broker_in_use(settings: Settings) -> str:
@@ -14,7 +30,7 @@ def broker_in_use(settings: Settings) -> str:
     Raises:
         ConfigurationError: there is neither.
     """
-    state = StackState.read(settings.stack_dir)
+    state = stack_in_use(settings)
     url = settings.broker_url or (state.broker_url if state is not None else None)
     if url is None:
         raise ConfigurationError(
@@ -23,5 +39,17 @@ def broker_in_use(settings: Settings) -> str:
     return url
 
 
-_settings = load_settings()
-app = make_app(_settings, broker_in_use(_settings))
+def as_it_runs(settings: Settings) -> Settings:
+    """The settings with the profile of the stack that runs here, whose queues are to be seen."""
+    state = stack_in_use(settings)
+    if state is None or not serves_broker(state, settings) or state.profile == settings.profile:
+        return settings
+    return settings.model_copy(update={"profile": state.profile})
+
+
+def __getattr__(name: str) -> object:
+    """The application, made when a tool asks for it."""
+    if name != "app":
+        raise AttributeError(name)
+    settings = load_settings()
+    return make_app(as_it_runs(settings), broker_in_use(settings))

@@ -87,4 +87,6 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
+    if options.clerks < 2 or options.steps < 1:
+        parser.error("it takes two --clerks to hand a case on, and a step to do it in")
     print(run(options.profile, options.clerks, options.steps, options.seed))

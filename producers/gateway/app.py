@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from config.errors import UptierError
-from producers.gateway import batches, completions, decisions, files, models
+from ledger.metrics.page import Page
+from producers.gateway import batches, completions, decisions, files, metrics, models
 from producers.gateway.bodies import Bounded
 from producers.gateway.connection import Gone
 from producers.gateway.errors import Fault, fault_of
@@ -27,23 +28,33 @@ LEFT = 499
 LEAVING_S = 2
 
 
-def make_app(make_gate: Callable[[], Gate], bounds: Bounds) -> FastAPI:
-    """The gateway; ``make_gate`` is called on the loop that serves it."""
+def make_app(
+    make_gate: Callable[[], Gate], bounds: Bounds, make_page: Callable[[], Page] | None = None
+) -> FastAPI:
+    """The gateway; ``make_gate`` is called on the loop that serves it.
+
+    With ``make_page`` it tells Prometheus of its ledger, too.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.gate = gate = make_gate()
+        app.state.page = page = None if make_page is None else make_page()
         try:
             yield
         finally:
             await _last_ones_leave(gate)
             await asyncio.to_thread(gate.close)
+            if page is not None:
+                await asyncio.to_thread(page.close)
 
     # The pages of documentation would fetch their scripts from elsewhere.
     app = FastAPI(title="Uptier", lifespan=lifespan, docs_url=None, redoc_url=None,
                   openapi_url=None)  # fmt: skip
     for module in (completions, models, decisions, files, batches):
         app.include_router(module.router)
+    if make_page is not None:
+        app.include_router(metrics.router)
     app.add_api_route("/health", health, methods=["GET"])
     for kind in (UptierError, DBAPIError, Exception):
         app.add_exception_handler(kind, _failed)

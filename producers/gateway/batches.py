@@ -145,6 +145,7 @@ def _batch(
         "in_progress_at": created,
         "expires_at": created + origin.window_s,
         "completed_at": ended if status == "completed" else None,
+        "expired_at": created + origin.window_s if status == "expired" else None,
         "cancelled_at": cancelled if status == "cancelled" else None,
         "request_counts": {
             "total": state.lines,

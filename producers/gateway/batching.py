@@ -19,9 +19,9 @@ from ledger import lifecycle
 from ledger.batches import (
     MODE,
     BatchState,
-    Line,
     list_batches,
     mark_cancelled,
+    open_count,
     outcomes,
     state_of,
 )
@@ -38,8 +38,13 @@ from routing.wishes import raised_to
 
 log = logging.getLogger(__name__)
 
-READING = 2
-"""Batches whose files are read at a time."""
+READING = 8
+"""Batches whose files are read at a time; most of them wait for room."""
+AHEAD = 2_000
+"""Decisions of one batch that may be open when more of it is asked: whoever asks at the same time
+waits behind them all. It is enough to keep the workers of many cards busy."""
+LOOK_S = 0.2
+"""How often it is looked whether there is room again."""
 MOST_LISTED = 1_000
 RESULT = "batch_output"
 
@@ -59,19 +64,31 @@ class Origin(BaseModel):
     window_s: int
     metadata: dict[str, str]
 
+    def ends_at(self, run: RunInfo) -> float:
+        """When the window of a batch is over, in seconds since 1970."""
+        return run.created_at / SECOND + self.window_s
+
 
 class Batching:
     """Creates batches, has their lines asked, and writes their results once all are there."""
 
-    def __init__(self, settings: Settings, client: Client, store: Store) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
         self._settings = settings
         self._client = client
         self._store = store
         self._closing = threading.Event()
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._begun: set[str] = set()
         self._readers = ThreadPoolExecutor(READING, thread_name_prefix="batch")
-        self._readers.submit(self._go_on)
+        self._readers.submit(self._go_on_with_all)
 
     def create(self, file: StoredFile, origin: Origin) -> RunInfo:
         """A new batch of a file; its lines are asked soon.
@@ -79,7 +96,10 @@ class Batching:
         Raises:
             InputError: the file has no line.
         """
-        read = examine(self._store.data(file.id))
+        try:
+            read = examine(self._store.data(file.id))
+        except InputError:  # whose message names a place that is nobody's business
+            raise InputError(f"file {file.id} has no line: put one JSON object on each") from None
         config = {
             "file": str(read.path), "sha256": read.sha256, "lines": read.lines, "model": None,
             "privacy": origin.preferences.privacy.value, "gateway": origin.model_dump(mode="json"),
@@ -106,11 +126,17 @@ class Batching:
         return [(r, o) for r, o in known if o is not None and o.owner == caller.name]
 
     def state(self, run: RunInfo, origin: Origin) -> tuple[BatchState, dict[str, StoredFile]]:
-        """How far a batch is, and the files of its results, which are written once it has ended."""
+        """How far a batch is, and the files of its results, which are written once it has ended.
+
+        One that could not be read to its end has ``expired`` when its window is over.
+        """
         found = state_of(self._client.engine, run)
-        if found.status not in ("completed", "cancelled") or found.open:
+        over = origin.ends_at(run) < self._clock() and run.id not in self._begun
+        if found.status == "incomplete" and over:
+            found = found.model_copy(update={"status": "expired"})
+        if found.status not in ("completed", "cancelled", "expired") or found.open:
             return found, {}
-        with self._lock:
+        with self._writing:
             return found, self._results(run, origin)
 
     def cancel(self, run: RunInfo) -> None:
@@ -123,22 +149,26 @@ class Batching:
         self._closing.set()
         self._readers.shutdown(cancel_futures=True)
 
-    def _go_on(self) -> None:
+    def _go_on_with_all(self) -> None:
         """Read on what an earlier gateway on this ledger had begun."""
-        for run in list_batches(self._client.engine, MOST_LISTED):
+        for run in patiently(list_batches, self._client.engine, MOST_LISTED):
             origin = origin_of(run)
             if origin is None or run.profile != self._settings.profile or self._closing.is_set():
                 continue
-            found = state_of(self._client.engine, run)
-            if found.status == "cancelled" or found.read >= found.lines:
-                continue
             try:
-                read = examine(Path(run.config["file"]))
-            except InputError as error:
+                self._go_on(run, origin)
+            except Exception as error:  # nor does it keep the others from being read
                 log.warning("batch %s cannot be gone on with: %s", run.id, error)
-                continue
-            if read.sha256 == run.config["sha256"]:
-                self._begin(run, origin, read)
+
+    def _go_on(self, run: RunInfo, origin: Origin) -> None:
+        found = patiently(state_of, self._client.engine, run)
+        over = origin.ends_at(run) < self._clock()
+        if over or found.status == "cancelled" or found.read >= found.lines:
+            return
+        read = examine(Path(run.config["file"]))
+        if read.sha256 != run.config["sha256"]:
+            raise InputError(f"batch file {str(read.path)!r} is another one by now")
+        self._begin(run, origin, read)
 
     def _begin(self, run: RunInfo, origin: Origin, read: BatchFile) -> None:
         with self._lock:
@@ -152,7 +182,7 @@ class Batching:
             submit_lines(
                 self._client.engine, run.id, read, self._settings.catalog,
                 Wanted(None, origin.preferences), self._asking(run, origin),
-                lambda lines: self._look_up(run, lines),
+                lambda _: self._look_up(run, origin),
             )  # fmt: skip
         except Stopped:
             log.info("batch %s is not read on", run.id)
@@ -165,17 +195,23 @@ class Batching:
             if current is not None and current.config.get("cancelled"):
                 patiently(lifecycle.cancel, self._client.engine, now(), run_id=run.id)
 
-    def _look_up(self, run: RunInfo, _lines: Sequence[Line]) -> None:
+    def _look_up(self, run: RunInfo, origin: Origin) -> None:
         current = find_run(self._client.engine, run.id, MODE)
-        if self._closing.is_set() or current is None or current.config.get("cancelled"):
+        over = origin.ends_at(run) < self._clock()
+        if self._closing.is_set() or over or current is None or current.config.get("cancelled"):
             raise Stopped
+
+    def _await_room(self, run: RunInfo, origin: Origin) -> None:
+        while patiently(open_count, self._client.engine, run.id) > AHEAD:
+            self._look_up(run, origin)
+            self._closing.wait(LOOK_S)
 
     def _asking(self, run: RunInfo, origin: Origin) -> Callable[[Sequence[Decision]], list[str]]:
         """Who asks for a batch: in its run, at its payer's cost, within its window."""
-        ends_at = run.created_at / SECOND + origin.window_s
 
         def ask(decisions: Sequence[Decision]) -> list[str]:
-            left = max(1.0, ends_at - time.time())
+            self._await_room(run, origin)
+            left = max(1.0, origin.ends_at(run) - self._clock())
             bound = [_bound(one, origin, left) for one in decisions]
             return self._client.submit(bound, run=run)
 
@@ -192,7 +228,8 @@ class Batching:
                                   filename=f"{run.id}_{kind}.jsonl", **about)  # fmt: skip
             hidden = {"owner": f"batch {run.id}", "purpose": RESULT}
             self._store.write(marker, [], filename=run.id, **hidden)
-            finish_run(self._client.engine, run.id, now())
+            if run.finished_at is None:
+                finish_run(self._client.engine, run.id, now())
         found = {kind: self._store.find(name) for kind, name in names.items()}
         return {kind: file for kind, file in found.items() if file is not None and file.bytes}
 

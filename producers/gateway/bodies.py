@@ -22,6 +22,8 @@ why it is refused: one that is cut off in mid-sentence sees but a broken connect
 
 SILENCE_S = 30
 """How long the next part of a body is waited for."""
+LEAST_RATE = 16 << 10
+"""Bytes a second that a body has to come in with on the whole, once these seconds are over."""
 
 
 class Bounded:
@@ -47,6 +49,7 @@ class _Count:
         self._most = most
         self._seen = 0
         self._complete = False
+        self._begun: float | None = None
         lengths = [v for k, v in scope["headers"] if k == b"content-length"]
         self._announced = int(lengths[0]) if lengths and lengths[0].isdigit() else 0
 
@@ -67,11 +70,18 @@ class _Count:
         if self._complete:  # what comes now is that the client leaves
             return await self._receive()
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout_at(self._patience()):
                 return await self._receive()
         except TimeoutError:
             raise Fault(408, f"no more of the body came within {SILENCE_S} s: send it again",
                         code="request_timeout") from None  # fmt: skip
+
+    def _patience(self) -> float:
+        """Until when the next part is waited for, in the loop's time."""
+        now = asyncio.get_running_loop().time()
+        if self._begun is None:
+            self._begun = now
+        return min(now, self._begun + self._seen / LEAST_RATE) + SILENCE_S
 
     async def _refuse(self) -> NoReturn:
         try:
@@ -103,7 +113,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     """
     raw = b"".join([chunk async for chunk in _chunks(request)])
     try:
-        body = json.loads(raw, parse_constant=_no_number)
+        body = json.loads(raw.decode("utf-8-sig"), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise RequestFault("body", f"is no JSON: {error}", code="invalid_json") from None
     if not isinstance(body, dict):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from config.errors import ConfigurationError, InputError
 from config.gateway import ApiKey, digest, load_keys
+from config.hosts import host_of, is_loopback
 from producers.gateway.errors import Fault
 from routing.decision import Payer, Privacy
 
@@ -21,7 +20,6 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 2
 """How often the keys file is looked at for changes."""
-LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
 @dataclass(frozen=True)
@@ -122,26 +120,9 @@ def refuse_the_web(request: Request) -> None:
     A page can send requests here under its own name, or have its name lead here.
     """
     named = ["//" + request.headers.get("host", ""), request.headers.get("origin")]
-    if not all(is_loopback(_host(one)) for one in named if one is not None):
+    if not all(is_loopback(host_of(one)) for one in named if one is not None):
         raise Fault(403, "without keys only programs of this machine are served: use --keys",
                     code="forbidden", kind="permission_error")  # fmt: skip
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own."""
-    if host.lower() in LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _callers(keys: dict[str, ApiKey]) -> dict[str, Caller]:

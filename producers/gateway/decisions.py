@@ -70,9 +70,9 @@ async def ask(request: Request) -> Response:
         if not isinstance(waits, bool):
             raise RequestFault("wait", "must be true or false", code="invalid_type")
         asked = [_decision(gate, caller, request, item) for item in items]
-        kept = [not waits or wishes.own.key is not None for _, wishes in asked]
-        tickets = await while_connected(request, _submitted(gate, asked, kept))
+        tickets = await while_connected(request, _submitted(gate, asked))
         for ticket in tickets:
+            ticket.kept = ticket.kept or not waits
             held.callback(gate.hub.leave, ticket)
         if not waits:
             views = [_accepted(gate, ticket) for ticket in tickets]
@@ -170,13 +170,11 @@ def _output(asked: Asked, wishes: Wishes, catalog: Catalog) -> Output:
     )  # fmt: skip
 
 
-async def _submitted(
-    gate: Gate, asked: list[tuple[Decision, Wishes]], kept: list[bool]
-) -> list[Ticket]:
+async def _submitted(gate: Gate, asked: list[tuple[Decision, Wishes]]) -> list[Ticket]:
     """Tickets of all, or of none where one cannot be submitted or the client leaves."""
     jobs = [
-        asyncio.ensure_future(gate.submit(decision, kept=keep))
-        for (decision, _), keep in zip(asked, kept, strict=True)
+        asyncio.ensure_future(gate.submit(decision, kept=wishes.own.key is not None))
+        for decision, wishes in asked
     ]
     try:
         return list(await asyncio.gather(*jobs))

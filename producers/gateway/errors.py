@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from config.errors import InputError, StackError, UptierError
@@ -60,6 +60,8 @@ def fault_of(error: Exception) -> Fault:
         return Fault(400, str(error), code="invalid_value")
     if isinstance(error, StackError):
         return unavailable(str(error))
+    if isinstance(error, DataError):  # PostgreSQL takes no NUL, be it in an id that is looked up
+        return Fault(400, "a value is none that the ledger can hold", code="invalid_value")
     if isinstance(error, DBAPIError | PoolTimeout):
         return unavailable("the ledger does not answer; see `uptier status`")
     log.error("a request failed by a fault of our own", exc_info=error)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from config.settings import Settings
+from ledger import lookup
 from producers.client import Client
 from producers.gateway.batching import Batching
 from producers.gateway.callers import Caller, Keyring
-from producers.gateway.errors import LATER_S, Fault, fault_of_settled, unavailable
+from producers.gateway.errors import FINAL, LATER_S, Fault, fault_of_settled, unavailable
 from producers.gateway.store import Store
 from producers.hub import Ended, Hub, Ticket
 from routing.decision import Decision
@@ -95,16 +96,30 @@ class Gate:
                 del self._under_way[caller.name]
 
     async def submit(self, decision: Decision, *, kept: bool = False) -> Ticket:
-        """Have a decision checked and submitted.
+        """Have a decision checked and submitted; one that is ``kept`` has a key of its asker's.
 
         Raises:
             InputError: it cannot be answered as it is asked.
+            Fault: 409 where its key was another question's.
             StackError: nothing can be answered now.
         """
         chars = len(decision.system) + len(decision.prompt)
         if chars >= CHARS_PER_TOKEN * self._least_context:
             await asyncio.to_thread(self.check, decision)
-        return await self.hub.submit(decision, kept=kept)
+        ticket = await self.hub.submit(decision, kept=kept)
+        if kept:
+            try:
+                await self._require_same(ticket.id, decision)
+            except BaseException:
+                self.hub.leave(ticket)
+                raise
+        return ticket
+
+    async def _require_same(self, decision_id: str, decision: Decision) -> None:
+        """Nobody is to be given the answer to another question, silently."""
+        if not await asyncio.to_thread(lookup.asks, self.client.engine, decision_id, decision):
+            raise Fault(409, "this key was another question's: ask with a new one",
+                        param="key", code="idempotency_conflict", headers=FINAL)  # fmt: skip
 
     async def reply(self, ticket: Ticket) -> Ended:
         """The end of a decision, with or without an answer.

@@ -40,11 +40,11 @@ async def pieces(gate: Gate, ticket: Ticket) -> AsyncIterator[str | Ended]:
 async def _next(ticket: Ticket, ending: asyncio.Future[Ended]) -> Piece | None:
     """The next piece, or none where the end comes first."""
     coming = asyncio.ensure_future(ticket.pieces.get())
-    await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
-    if coming.done():
-        return coming.result()
-    coming.cancel()
-    return None
+    try:
+        await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
+        return coming.result() if coming.done() else None
+    finally:
+        coming.cancel()
 
 
 def can_be_told(decision: Decision, settings: Settings) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from config.errors import ConfigurationError
 
@@ -21,6 +22,58 @@ log = logging.getLogger(__name__)
 STOPS = (signal.SIGINT, signal.SIGTERM)
 CONNECTIONS_PER_REQUEST = 4
 """Connections that may be open for each request that may be under way; most are kept alive."""
+
+HEAD_S = 20
+"""How long the head of a request may take to come; else whoever dawdles holds all connections."""
+READ_S = 120
+"""How long an answer waits for a client that does not read on."""
+
+
+class Patience(H11Protocol):
+    """A connection that is given up when its client neither asks nor reads."""
+
+    _head: asyncio.TimerHandle | None = None
+    _reads: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        super().data_received(data)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._head = _cancelled(self._head)
+        self._reads = _cancelled(self._reads)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._reads = self._reads or self.loop.call_later(READ_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read on."""
+        self._reads = _cancelled(self._reads)
+        super().resume_writing()
+
+    def _await_head(self) -> None:
+        """Wait for a request's head from its first byte on, however many pieces it comes in."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._head = _cancelled(self._head)
+        elif self._head is None:
+            self._head = self.loop.call_later(HEAD_S, self.transport.abort)
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """No timer any more."""
+    if timer is not None:
+        timer.cancel()
+    return None
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -60,13 +113,15 @@ def serve(
     """Serve until SIGINT or SIGTERM. Requests under way get ``grace_s`` to end, then they are
     cancelled; a second signal does not wait for them.
 
+    SIGTERM is how supervisors end what they run: nothing went wrong then, and this returns.
+
     Raises:
-        KeyboardInterrupt: once all is ended after such a signal.
+        KeyboardInterrupt: once all is ended after SIGINT.
     """
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=Patience,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -78,7 +133,7 @@ def serve(
     )
     server = _Server(config, ready)
     asyncio.run(server.serve(sockets=[listener]))
-    if server.stopped_by is not None:
+    if server.stopped_by == signal.SIGINT:
         raise KeyboardInterrupt
 
 
@@ -89,6 +144,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._ready = ready
         self.stopped_by: int | None = None
+        """The first signal; later ones only hasten the end."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
@@ -109,5 +165,5 @@ class _Server(uvicorn.Server):
                 signal.signal(stop, handler)
 
     def _stop(self, number: int, frame: Any) -> None:
-        self.stopped_by = number
+        self.stopped_by = self.stopped_by or number
         self.handle_exit(number, frame)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from pydantic import BaseModel, ValidationError
 
+from config.errors import InputError, StackError
+from config.files import written_whole
 from ledger.outbox import new_id
+
+log = logging.getLogger(__name__)
 
 FILE_ID = re.compile(r"file-[0-9a-z]{1,40}(-(output|errors))?")
 NOTE, DATA = ".json", ".data"
@@ -41,7 +47,7 @@ class Store:
     def add(self, source: BinaryIO, *, owner: str, filename: str, purpose: str) -> StoredFile:
         """Keep an upload."""
         file_id = f"file-{new_id()}"
-        with self._writing(file_id) as target:
+        with self._writing(file_id, DATA) as target:
             shutil.copyfileobj(source, target, COPY_BYTES)
         return self._note(file_id, owner, filename, purpose)
 
@@ -49,7 +55,7 @@ class Store:
         self, file_id: str, lines: Iterable[bytes], *, owner: str, filename: str, purpose: str
     ) -> StoredFile:
         """Keep lines under an id that is known beforehand, in place of what was there."""
-        with self._writing(file_id) as target:
+        with self._writing(file_id, DATA) as target:
             target.writelines(lines)
         return self._note(file_id, owner, filename, purpose)
 
@@ -83,17 +89,27 @@ class Store:
     def _place(self, file_id: str, kind: str) -> Path:
         return self._folder / f"{file_id}{kind}"
 
-    def _writing(self, file_id: str) -> BinaryIO:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
-        return self._place(file_id, DATA).open("wb")
+    @contextmanager
+    def _writing(self, file_id: str, kind: str) -> Iterator[BinaryIO]:
+        """A file that is there as a whole or not at all.
+
+        Raises:
+            StackError: the disk does not take it.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)
+            with written_whole(self._place(file_id, kind)) as part, part.open("wb") as target:
+                yield target
+        except (OSError, InputError) as error:
+            log.error("a file cannot be kept: %s", error)
+            raise StackError("the gateway cannot keep files now; see its log") from None
 
     def _note(self, file_id: str, owner: str, filename: str, purpose: str) -> StoredFile:
         size = self.data(file_id).stat().st_size
         name = "".join(c for c in filename if c.isprintable())[-LONGEST_NAME:] or "file"
         note = StoredFile(id=file_id, owner=owner, filename=name, purpose=purpose, bytes=size,
                           created_at=int(self._clock()))  # fmt: skip
-        part = self._place(file_id, ".part")
-        part.write_text(note.model_dump_json(), encoding="utf-8")
-        os.replace(part, self._place(file_id, NOTE))
+        with self._writing(file_id, NOTE) as target:
+            target.write(note.model_dump_json().encode())
         return note

@@ -15,6 +15,7 @@ from producers.openai_faults import RequestFault, as_mapping
 from routing.decision import (
     MAX_ANSWER_CHARS,
     MAX_KEY_CHARS,
+    MOST_SECONDS,
     ChoiceOutput,
     Decision,
     Preferences,
@@ -40,7 +41,7 @@ class Own(Value):
     """The same key is asked once in a gateway's run, and goes on when its client leaves."""
     choices: tuple[str, ...] | None = None
     agent_id: str = Field(default="", max_length=100)
-    deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    deadline_s: float | None = Field(default=None, gt=0, le=MOST_SECONDS)
     fallback: str | None = Field(default=None, max_length=MAX_ANSWER_CHARS)
     signals: Signals = Signals()
 
@@ -120,14 +121,16 @@ def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
     known = (OF_ROUTING | Own.model_fields.keys()) - STRUCTURED
     found: dict[str, Any] = {}
     for header, value in headers.items():
-        if header == IDEMPOTENCY:
-            found.setdefault("key", value)
         if not header.startswith(HEADER):
             continue
         name = header.removeprefix(HEADER).replace("-", "_")
         if name not in known:
             raise _unknown(header, [HEADER + n.replace("_", "-") for n in known])
+        if name in found:
+            raise RequestFault(header, "is there twice: drop one of them")
         found[name] = value
+    if IDEMPOTENCY in headers:
+        found.setdefault("key", headers[IDEMPOTENCY])
     return found
 
 

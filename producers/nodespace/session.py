@@ -59,7 +59,10 @@ class NodeSession:
         self._absent = absent
         self._seed = seed
         self._clock = clock
+        self._tries: dict[int, int] = {}
         self._stored = self._read()
+        if self._wishes() != client.run.config.get("wishes"):
+            self._note()
         if not replay:
             self.turns = [self._turn_of(one) for one in self._stored.values()]
 
@@ -76,6 +79,9 @@ class NodeSession:
             yield self.turns[-1]
             return
         tried = 1 if stored is None else _try_of(stored) + (stored.settled is not None)
+        # What was given up in this process has its key, and the next request may be as long.
+        tried = max(tried, self._tries.get(number, 0) + 1)
+        self._tries[number] = tried
         decision = self._decision(request, f"{KEYS}{number:05}.{tried}.{len(request)}")
         start, heard = self._clock(), 0
         stream = cast("Generator[Piece | Settled]", self._client.stream(decision))
@@ -113,9 +119,11 @@ class NodeSession:
     def _note(self) -> None:
         """Keep the wishes for whoever resumes."""
         run = self._client.run
-        wishes = self.preferences.model_dump(mode="json", exclude_defaults=True)
-        run.config.update(agent=self.agent, wishes=wishes)
+        run.config.update(agent=self.agent, wishes=self._wishes())
         runs.note_config(self._engine, run.id, run.config)
+
+    def _wishes(self) -> dict[str, Any]:
+        return self.preferences.model_dump(mode="json", exclude_defaults=True)
 
     def _decision(self, request: str, key: str) -> Decision:
         """The request as it goes out. The small model sees it alone: what was said before has been
@@ -137,12 +145,13 @@ class NodeSession:
         if open_ones:
             self._client.wait(open_ones)
             found = find_turns(self._engine, self._client.run.id, KEYS)
-        return {int(one.decision.key.split(".")[1]): one for one in found}
+        found.sort(key=lambda one: (_number_of(one), _try_of(one)))
+        return {_number_of(one): one for one in found}
 
     def _turn_of(self, stored: StoredTurn) -> Turn:
         length = int(stored.decision.key.rpartition(".")[2])
         request = stored.decision.prompt[-length:]
-        number = int(stored.decision.key.split(".")[1])
+        number = _number_of(stored)
         assert stored.settled is not None
         turn = self._turn(number, request, stored.decision, stored.settled, stored.seconds)
         return replace(turn, recorded=True)
@@ -190,6 +199,10 @@ def bare(agent: str, request: str, preferences: Preferences, catalog: Catalog) -
 def _is_open(stored: StoredTurn) -> bool:
     """Whether a request still has no outcome: what was cancelled is asked anew."""
     return stored.settled is None or stored.settled.status is Status.CANCELLED
+
+
+def _number_of(stored: StoredTurn) -> int:
+    return int(stored.decision.key.split(".")[1])
 
 
 def _try_of(stored: StoredTurn) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from producers.pipeline.caller import Ask, Caller, Unanswered
+from producers.pipeline.plan import strict_json
 from producers.pipeline.steps import Role
 from routing.decision import JsonOutput
 from routing.review import review_phrases
@@ -75,9 +75,11 @@ class Agent:
         ask = Ask(f"plan{self._plans}", Role.ORCHESTRATOR, prompt, plan_output(), "orchestration")
         [heard] = self._caller.gather([ask])
         try:
-            found: dict[str, Any] = json.loads(self._noted(heard.answer))
-        except ValueError:
-            raise Unanswered(f"no plan from the orchestrator: {heard.settled.reason}") from None
+            found = strict_json(self._noted(heard.answer))
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise Unanswered(f"no plan from the orchestrator: {heard.settled.reason}")
         return found
 
     def finalize_run(self, result: Mapping[str, Any], decision: str = "") -> dict[str, Any]:

@@ -51,6 +51,7 @@ def found_state(
     Raises:
         InputError: what is there forbids it; one line says what to do instead.
     """
+    _refuse_to_write_over(loaded, workdir)
     state = read_state(workdir)
     if begin_from is not None:
         return _anew_from(begin_from, state, loaded, workdir, profile)
@@ -67,6 +68,17 @@ def found_state(
             "--resume, begin anew with --from 1, or give another --workdir"
         )
     return None
+
+
+def settle_step(state: PipelineState, workdir: Path, *, approve: bool) -> None:
+    """A person's word on the step that waits, whose file must be the one that was written.
+
+    Raises:
+        InputError: none waits, or what would be approved is not what the step wrote.
+    """
+    step = state.settle(approve)
+    if approve:
+        unchanged(workdir / step.file, step.hash, step.number)
 
 
 def check_inputs(loaded: Loaded, workdir: Path, state: PipelineState) -> None:
@@ -108,12 +120,31 @@ def _anew_from(
             )
     state.begin_from(number)
     for step in state.steps[: number - 1]:
-        _unchanged(workdir / step.file, step.hash, step.number)
+        unchanged(workdir / step.file, step.hash, step.number)
     state.config, state.config_hash = str(loaded.path), config_hash(loaded)
     return state
 
 
-def _unchanged(path: Path, expected: str | None, number: int) -> None:
+def _refuse_to_write_over(loaded: Loaded, workdir: Path) -> None:
+    """Where config and steps lie in one directory, no step may write what is read."""
+    given = {loaded.config.data.file}
+    given |= {one.file for step in loaded.config.steps for one in step.inputs or ()}
+    given -= {step.file for step in loaded.config.steps} - {loaded.config.data.file}
+    read = {loaded.path.resolve(), *((loaded.path.parent / name).resolve() for name in given)}
+    for step in loaded.config.steps:
+        if (workdir / step.file).resolve() in read:
+            raise InputError(
+                f"step {step.step.number} would write over {workdir / step.file}: give it another "
+                "output, or another --workdir"
+            )
+
+
+def unchanged(path: Path, expected: str | None, number: int) -> None:
+    """Hold a step's file to the hash it was written with.
+
+    Raises:
+        InputError: it is gone, or another one.
+    """
     if not path.is_file():
         raise InputError(f"{path} is gone: write it anew with --from {number}")
     found = file_hash(path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from config.errors import InputError
+from config.files import written_whole
 from producers.pipeline.metadata import check_metadata
 from producers.pipeline.plan import InputFile, read_json
 
@@ -49,18 +49,16 @@ def file_hash(path: Path) -> str:
 
 
 def write_json(path: Path, value: Any) -> str:
-    """Put a file in place at once, whatever happens meanwhile; its hash."""
+    """Put a file in place at once, whatever happens meanwhile; its hash.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     content = (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
-        try:
-            new.write(content)
-            new.flush()
-            os.fsync(new.fileno())
-            os.chmod(new.name, 0o644)
-            os.replace(new.name, path)
-        except BaseException:
-            os.unlink(new.name)
-            raise
+    with written_whole(path) as unfinished, unfinished.open("wb") as new:
+        new.write(content)
+        new.flush()
+        os.fsync(new.fileno())  # a machine that loses its power keeps the old file or the new one
     return hash_of(content)
 
 

@@ -51,7 +51,7 @@ def gather_inputs(loaded: Loaded, one: StepConfig, workdir: Path, state: Pipelin
             if step.number == one.step.number - 1:
                 suggested = content["agent_metadata"].get("suggested_params", {})
         elif given.file == loaded.config.data.file:
-            data = _draws(found)
+            data = _draws(found, loaded.config.holdout)
     return Inputs(tuple(entries), data, earlier, suggested)
 
 
@@ -63,7 +63,13 @@ def _read(given: InputFile, step: StepState | None, workdir: Path, config: Path)
     return read_input(given, workdir / given.file, step.hash, mend)
 
 
-def _draws(found: Read) -> DrawData:
+def _draws(found: Read, holdout: int) -> DrawData:
     if not isinstance(found.content, dict):
         raise InputError(f"{found.name} must hold an object with generator and draws: correct it")
-    return validated(DrawData, found.content, found.name)
+    data = validated(DrawData, found.content, found.name)
+    if holdout >= len(data.draws):
+        raise InputError(
+            f"holdout {holdout} leaves none of the {len(data.draws)} draws of {found.name}: lower "
+            "it in the config"
+        )
+    return data

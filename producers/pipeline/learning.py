@@ -67,6 +67,11 @@ def train(work: Work, parameters: TrainingParameters) -> Done:
     x, y = _table(work)
     held = np.zeros(len(y), dtype=np.bool_)
     size = max(1, round(parameters.validation_share * len(y)))
+    if size >= len(y):
+        raise StepError(
+            f"validation_share {parameters.validation_share:g} leaves none of {len(y)} rows to "
+            f"train on: lower it in step {work.step}"
+        )
     held[np.random.default_rng(work.seed).permutation(len(y))[:size]] = True
     penalty = parameters.penalty
     if penalty is None:

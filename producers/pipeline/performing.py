@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from producers.pipeline import confidence
 from producers.pipeline.caller import Ask, Caller, Heard
 from producers.pipeline.confidence import Gate, Mark, p_proceed, score_of
 from producers.pipeline.inputs import Inputs
-from producers.pipeline.plan import PipelineConfig, StepConfig
+from producers.pipeline.plan import PipelineConfig, StepConfig, strict_json
 from producers.pipeline.questions import Questions, is_right, missed_in_words
 from producers.pipeline.steps import Role
 from producers.pipeline.work import Done, Parameters, Work
@@ -202,10 +201,11 @@ def _opinion(name: str, heard: Heard) -> str:
 
 
 def _plan_of(heard: Heard) -> dict[str, Any]:
-    """A plan as JSON; empty where there is none."""
+    """A plan as JSON; empty where there is none, or none that a file could hold: the best answer
+    that was had need not be one that passed."""
     try:
-        found = json.loads(heard.answer)
-    except ValueError:
+        found = strict_json(heard.answer)
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

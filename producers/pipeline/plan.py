@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from producers.pipeline.work import Parameters
 from routing.decision import Privacy
 
 HASH = r"^sha256:[0-9a-f]{64}$"
+STATE_FILE = "pipeline.state.json"
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -155,7 +157,7 @@ class PipelineConfig(Strict):
     """Draws at the end that only the prediction sees."""
     retries: int = Field(default=1, ge=0, le=10)
     """Of each step that says nothing else."""
-    timeout_s: float = Field(default=600, gt=0)
+    timeout_s: float = Field(default=600, gt=0, allow_inf_nan=False)
     """How long a step's decisions may take."""
     privacy: Privacy = Privacy.LOW
     """How far the figures may travel: ``high`` and ``maximum`` never leave the machine."""
@@ -174,6 +176,8 @@ class PipelineConfig(Strict):
         twice = next((file for file in files if files.count(file) > 1), None)
         if twice is not None:
             raise ValueError(f"output {twice!r} is that of two steps: give each its own")
+        if STATE_FILE in files:
+            raise ValueError(f"output {STATE_FILE!r} is where the run's state is: give another")
         return self
 
     def inputs(self, one: StepConfig) -> tuple[InputFile, ...]:
@@ -219,12 +223,37 @@ def read_json(path: Path) -> Any:
         InputError: unreadable, or not JSON; the message has line and column.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return strict_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, RecursionError) as error:
         cause = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"{path} cannot be read ({cause}): correct the path or file") from None
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}; correct it there") from None
+
+
+def strict_json(text: str) -> Any:
+    """What JSON says: Python's reader also takes NaN, infinite numbers, and halves of characters,
+    which no file can be written with.
+
+    Raises:
+        ValueError: it is none, or holds one of these.
+        RecursionError: it is nested too deeply.
+    """
+    value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    if "\\u" in text:  # halves of characters are only ever written as escapes
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
 
 
 def _plain(value: float) -> float:

@@ -9,15 +9,22 @@ import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import uvicorn
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from config.catalog import Catalog
 from config.errors import InputError, UptierError
+from producers.asking import Asker, Cancelling, Leaving
+from producers.gateway.connection import until_gone
 from producers.pipeline.caller import Caller, Heard
 from producers.pipeline.completions import ANY, Body, completion, fault, pieces, read_body
 from producers.pipeline.roster import Roster
@@ -32,10 +39,15 @@ MOST_BYTES = 1 << 20
 """Of a call's body."""
 KEEP_ALIVE_S = 10.0
 """After so long without an answer a stream gets a comment, that nobody takes it for dead."""
+GONE = 499
+"""What nginx logs for a client that closed its connection; it is sent to nobody."""
 GRACE_S = 10
 """For calls under way when the server is stopped."""
 
-NewCaller = Callable[[], Caller]
+AT_ONCE = 64
+"""Questions under way; more wait, and a call to ``/health`` waits for none of them."""
+
+NewCaller = Callable[[Asker], Caller]
 
 
 def bound(role: Role, port: int, catalog: Catalog) -> socket.socket:
@@ -62,8 +74,11 @@ def bound(role: Role, port: int, catalog: Catalog) -> socket.socket:
     return found
 
 
-def make_app(roles: Mapping[int, Role], roster: Roster, new_caller: NewCaller) -> FastAPI:
+def make_app(
+    roles: Mapping[int, Role], roster: Roster, asker: Cancelling, new_caller: NewCaller
+) -> FastAPI:
     """The application; the port that a call comes in at says whom it is for."""
+    threads = CapacityLimiter(AT_ONCE)
     app = FastAPI(title="Uptier pipeline", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=NAMES)
 
@@ -87,17 +102,21 @@ def make_app(roles: Mapping[int, Role], roster: Roster, new_caller: NewCaller) -
             body = read_body(await _raw(request))
         except InputError as error:
             return _refusal(400, str(error))
+        except ClientDisconnect:
+            return Response(status_code=GONE)
+        guest = Leaving(asker)
         answer = asyncio.ensure_future(
-            run_in_threadpool(_ask, new_caller(), body, role_of(request))
+            run_sync(_ask, new_caller(guest), body, role_of(request), limiter=threads)
         )
         if body.stream:
-            return StreamingResponse(_stream(body, answer), media_type="text/event-stream")
+            return _Stream(_events(body, answer), lambda: _give_up(answer, guest))
         try:
-            return JSONResponse(completion(body, await answer))
+            heard = await _while_there(request, answer, guest)
         except InputError as error:
             return _refusal(400, str(error))
         except UptierError as error:
             return _refusal(503, str(error))
+        return JSONResponse(completion(body, heard)) if heard else Response(status_code=GONE)
 
     return app
 
@@ -149,7 +168,49 @@ async def _raw(request: Request) -> bytes:
     return bytes(raw)
 
 
-async def _stream(body: Body, answer: asyncio.Future[Heard]) -> AsyncIterator[bytes]:
+async def _while_there(
+    request: Request, answer: asyncio.Future[Heard], guest: Leaving
+) -> Heard | None:
+    """The answer; ``None`` if the client left before it was there, who is not answered then."""
+    leaving = asyncio.ensure_future(until_gone(request))
+    try:
+        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return answer.result() if answer.done() else None
+    finally:
+        leaving.cancel()
+        _give_up(answer, guest)
+
+
+def _give_up(answer: asyncio.Future[Heard], guest: Leaving) -> None:
+    """Cancel what nobody waits for any more. The thread that waits for it ends by that alone, so
+    nothing here waits for it."""
+    if answer.done():
+        return
+    answer.add_done_callback(_unheard)
+    asyncio.get_running_loop().run_in_executor(None, guest.leave).add_done_callback(_unheard)
+
+
+def _unheard(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and not isinstance(future.exception(), UptierError | None):
+        log.warning("what a client left behind: %s", future.exception())
+
+
+class _Stream(StreamingResponse):
+    """A stream that is over when it has ended, broken off, or never begun."""
+
+    def __init__(self, events: AsyncIterator[bytes], leave: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._leave = leave
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._leave()
+
+
+async def _events(body: Body, answer: asyncio.Future[Heard]) -> AsyncIterator[bytes]:
     """Server-sent events. The text comes once it is checked, as it may climb a tier before."""
     while True:
         done, _ = await asyncio.wait([answer], timeout=KEEP_ALIVE_S)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from config.errors import InputError
 from config.load import one_line
 from producers.pipeline.files import write_json
-from producers.pipeline.plan import Loaded, read_json
-
-NAME = "pipeline.state.json"
+from producers.pipeline.plan import STATE_FILE, FileName, Loaded, read_json
+from producers.pipeline.steps import STEPS
 
 
 class Standing(StrEnum):
@@ -43,7 +43,7 @@ class StepState(BaseModel):
 
     number: int
     name: str
-    file: str
+    file: FileName
     generation: int = 0
     run_id: str = ""
     standing: Standing = Standing.OPEN
@@ -70,6 +70,12 @@ class PipelineState(BaseModel):
     failure: str = ""
     steps: list[StepState]
 
+    @model_validator(mode="after")
+    def _has_all_steps(self) -> Self:
+        if [(s.number, s.name) for s in self.steps] != [(s.number, s.name) for s in STEPS]:
+            raise ValueError(f"steps are not the {len(STEPS)} of a pipeline in their order")
+        return self
+
     @property
     def next(self) -> StepState | None:
         """The first step that is not done."""
@@ -83,7 +89,7 @@ class PipelineState(BaseModel):
 
     def write(self, workdir: Path) -> None:
         """Keep it."""
-        write_json(workdir / NAME, self.model_dump(mode="json"))
+        write_json(workdir / STATE_FILE, self.model_dump(mode="json"))
 
     def begin_from(self, number: int) -> None:
         """Open the step of that number and all after it again.
@@ -142,7 +148,7 @@ def read_state(workdir: Path) -> PipelineState | None:
     Raises:
         InputError: it is malformed.
     """
-    path = workdir / NAME
+    path = workdir / STATE_FILE
     if not path.is_file():
         return None
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.errors import InputError
+from producers.pipeline.work import StepError
 
 Floats = NDArray[np.float64]
 DIGITS = 6
@@ -78,7 +79,13 @@ def rmse(x: Floats, y: Floats, weights: Floats, intercept: float) -> float:
 
 
 def folds(n: int, k: int, seed: int) -> list[NDArray[np.bool_]]:
-    """``k`` masks of ``n`` rows, each row in one of them, shuffled by ``seed``."""
+    """``k`` masks of ``n`` rows, each row in one of them, shuffled by ``seed``.
+
+    Raises:
+        StepError: a fold would be empty.
+    """
+    if k > n:
+        raise StepError(f"{n} rows do not make {k} folds: lower fold_counts or k_folds")
     order = np.random.default_rng(seed).permutation(n)
     return [np.isin(np.arange(n), order[start::k]) for start in range(k)]
 

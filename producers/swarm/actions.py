@@ -9,6 +9,7 @@ from typing import Any
 from config.catalog import Catalog
 from config.errors import ConfigurationError, InputError
 from producers.swarm import governor, tools
+from producers.swarm.repository import LOG, STATUS
 from producers.swarm.state import Effect, Known
 from producers.swarm.tools import Arguments, Prepared, Result, Tools
 
@@ -179,11 +180,11 @@ ALL = (
            lambda sight: fields(query=text(80)),
            offered=lambda sight: not sight.known.within(2, "search_text")),
     Action("git_status", _READS, "shows which files are changed",
-           tools.git("status", "--short", "--branch")),
+           tools.git(*STATUS)),
     Action("git_log", _READS, "shows the last commits",
-           tools.git("log", "--max-count=20", "--date=short", "--format=%h %ad %s")),
+           tools.git(*LOG)),
     Action("git_diff", _READS, "shows what is changed since the last commit",
-           tools.git("diff", "--no-ext-diff", "--no-textconv", "HEAD")),
+           tools.git_diff),
     Action("check_deps", _READS, "compares declared dependencies with imports",
            tools.check_deps),
     Action("summarize", _READS, "sums up a long file", tools.summarize, _long_file, _located),
@@ -201,7 +202,7 @@ ALL = (
            tools.prepare_edit,
            offered=lambda sight: bool(sight.known.done("read_file"))),
     Action("run", _CHANGES, "runs one of the allowed commands", tools.run_command, _command,
-           words=_program),
+           tools.prepare_command, words=_program),
     Action("orch_status", _READS, "tells how far this work has come",
            lambda used, given, evidence: Result(used.status()),
            offered=_not_lately("orch_status")),

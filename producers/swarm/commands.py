@@ -9,10 +9,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import psutil
@@ -44,19 +45,29 @@ class Ran:
     output: str
 
 
-def run_program(argv: Sequence[str], directory: Path, *, timeout_s: float, max_chars: int) -> Ran:
+def run_program(
+    argv: Sequence[str],
+    directory: Path,
+    *,
+    timeout_s: float,
+    max_chars: int,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Ran:
     """Run a program in a directory, without input, and give what it says on both its outputs.
+
+    A name with a slash is one in that directory. ``more`` comes to its environment.
 
     Raises:
         Refused: there is no such program.
     """
-    program = shutil.which(argv[0])
-    if program is None or "\0" in "".join(argv):
+    program = None if "\0" in "".join(argv) else _found(argv[0], directory)
+    if program is None:
         raise Refused(f"program {argv[0][:80]!r} is not on this machine: choose another command")
     with tempfile.TemporaryDirectory(prefix="uptier-") as home:
         try:
             process = subprocess.Popen(
-                [program, *argv[1:]], cwd=directory, env=scrubbed(os.environ, home, directory),
+                [program, *argv[1:]], cwd=directory,
+                env={**scrubbed(os.environ, home, directory), **more},
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
@@ -76,9 +87,23 @@ def run_program(argv: Sequence[str], directory: Path, *, timeout_s: float, max_c
 def scrubbed(environment: Mapping[str, str], home: str, directory: Path) -> dict[str, str]:
     """The environment of a program: a few harmless names, and a home that goes with it."""
     kept = {name: environment[name] for name in KEPT if name in environment}
+    kept["PATH"] = _absolute(environment.get("PATH", os.defpath))
     made = {"HOME": home, "TMPDIR": home, "TERM": "dumb", "PYTHONDONTWRITEBYTECODE": "1"}
     # Without this git would look for a repository in the folders above.
     return {**kept, **made, **GIT, "GIT_CEILING_DIRECTORIES": str(directory.parent)}
+
+
+def _found(name: str, directory: Path) -> str | None:
+    """The path of a program; in ``PATH`` it is looked for as the program itself would."""
+    if "/" in name:
+        path = directory / name
+        return str(path) if path.is_file() and os.access(path, os.X_OK) else None
+    return shutil.which(name, path=_absolute(os.environ.get("PATH", os.defpath)))
+
+
+def _absolute(path: str) -> str:
+    """``PATH`` without what means a place in the directory, where the model may write programs."""
+    return os.pathsep.join(one for one in path.split(os.pathsep) if one.startswith("/"))
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
@@ -90,6 +115,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         _signal(process.pid, signal.SIGTERM)
         _ends_within(process.pid, GRACE_S)
     _signal(process.pid, signal.SIGKILL)
+    _within(GRACE_S, lambda: not any(_lives_in(process.pid, one) for one in psutil.process_iter()))
     process.wait()
 
 
@@ -102,8 +128,12 @@ def middle_cut(text: str, most: int) -> str:
 
 
 def _ends_within(pid: int, timeout_s: float) -> bool:
+    return _within(timeout_s, lambda: _has_ended(pid))
+
+
+def _within(timeout_s: float, holds: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + timeout_s
-    while not _has_ended(pid):
+    while not holds():
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_S)
@@ -116,6 +146,13 @@ def _has_ended(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def _lives_in(group: int, process: psutil.Process) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):
+        return False
 
 
 def _signal(group: int, number: signal.Signals) -> None:

@@ -6,7 +6,7 @@ before and after; so a daemon that was stopped anywhere goes on without doing an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -58,12 +58,21 @@ class Daemon:
     """
 
     def __init__(
-        self, order: Order, run: RunInfo, asker: Asker, house: House, *, is_child: bool = False
+        self,
+        order: Order,
+        run: RunInfo,
+        asker: Asker,
+        house: House,
+        *,
+        is_child: bool = False,
+        beside: Sequence[int] = (),
     ) -> None:
+        """``beside`` are the starts of others' iterations, which count in the rate."""
         self._order = order
         self._run = run
         self._house = house
         self._is_child = is_child
+        self._beside = list(beside)
         self._actions = allowed_actions(house.catalog, order.actions)
         self._doing = Doing.of(order, run, asker, house, self._child)
         self._questions = self._doing.questions
@@ -73,12 +82,12 @@ class Daemon:
         pace = self._house.pace
         if pace.killed():
             return Ending.KILLED
-        self._doing.settle_intents()
+        self._doing.settle_intents(self._denied)
         while True:
             known, approval = self._doing.known(), self._next_approved()
             if approval is None and known.iteration > self._order.max_iterations:
                 return Ending.DONE
-            if not pace.wait([step.created_at for step in known.steps]):
+            if not pace.wait([*self._beside, *(step.created_at for step in known.steps)]):
                 return Ending.KILLED
             step = self._approved(approval, known) if approval else self._iterate(known)
             if step is None and approval is None:
@@ -86,6 +95,10 @@ class Daemon:
             self._house.watch.after_step()
             if self._house.waits and step is not None and step.state is State.WAITING:
                 self._wait_for_a_person(step)
+
+    def starts(self) -> list[int]:
+        """When its iterations started, in microseconds since 1970."""
+        return [step.created_at for step in self._doing.known().steps]
 
     def report(self) -> str:
         """How far it has come, in words."""
@@ -195,6 +208,12 @@ class Daemon:
             checked=checked or action.effect is not Effect.CHANGES,
         )  # fmt: skip
 
+    def _denied(self, step: Step) -> str | None:
+        """Why something that was begun may not be done any more; ``None`` if it may."""
+        known, action = self._doing.known(), ACTIONS[step.action]
+        ruling = self._ruling(known, action, step.arguments, checked=True)
+        return ruling.reason if ruling.verdict is Verdict.DENY else None
+
     def _proposal(self, known: Known, chosen: _Chosen, prepared: Prepared) -> Proposal:
         action = chosen.action
         return Proposal(
@@ -235,8 +254,10 @@ class Daemon:
         most = self._house.catalog.swarm.child_iterations
         order = replace(self._order, objective=objective, max_iterations=most)
         with self._house.hire(order) as (run, asker):
-            child = Daemon(order, run, asker, self._house, is_child=True)
+            beside = [*self._beside, *self.starts()]
+            child = Daemon(order, run, asker, self._house, is_child=True, beside=beside)
             ending = child.work()
+            self._beside += child.starts()
             return f"{ending.value}; {child.report()}"
 
 

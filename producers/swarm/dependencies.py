@@ -54,7 +54,7 @@ def _declared(directory: Directory, path: str) -> Iterator[str]:
                     yield bare.split(";", 1)[0].strip()
         elif name == "package.json":
             yield from _of_package(json.loads(directory.text(path)))
-    except (Refused, ValueError, AttributeError, TypeError):
+    except (Refused, ValueError, AttributeError, TypeError, RecursionError):
         return  # not readable, or not of the form that such files have
 
 

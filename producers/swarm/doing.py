@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ledger import approvals, memories, swarm
-from ledger.approvals import Standing
+from ledger.approvals import Proposal, Standing
 from ledger.patience import patiently
 from ledger.runs import RunInfo
 from ledger.swarm import Outcome, State, Step
@@ -59,7 +59,8 @@ class Doing:
             approvals.approvals, engine, run_id=self.run.id, states=(Standing.PENDING,)
         )
         return Known(
-            patiently(swarm.steps, engine, self.run.id), patiently(memories.topics, engine),
+            patiently(swarm.steps, engine, self.run.id),
+            patiently(memories.topics, engine, leaving=not self.questions.private),
             {one.id: one.action for one in waiting},
         )  # fmt: skip
 
@@ -82,11 +83,12 @@ class Doing:
         self.house.watch.on_step(done)
         return done
 
-    def settle_intents(self) -> None:
+    def settle_intents(self, denied: Callable[[Step], str | None]) -> None:
         """Find out what became of actions in whose midst the daemon ended.
 
         What leaves nothing behind but its outcome in the ledger is done again, and so is an edit
-        whose file is as it was before. Of anything else nobody knows, and it is not repeated.
+        whose file is as it was before, unless it is ``denied`` by now. Of anything else nobody
+        knows, and it is not repeated.
         """
         for step in self.known().steps:
             if step.state is not State.INTENT:
@@ -94,6 +96,10 @@ class Doing:
             made: bool | None = None if step.effect == Effect.CHANGES else False
             if step.action == "edit_file":
                 made = edit_outcome(self.directory, step.arguments, step.evidence)
+            why = denied(step) if made is False else None
+            if why is not None:
+                self._deny(step, why)
+                continue
             if made is False:
                 self.carry_out(step)
                 continue
@@ -103,13 +109,21 @@ class Doing:
             patiently(swarm.finish, self.house.engine, step.id, outcome, self.house.clock())
             self.house.watch.on_step(replace(step, state=state, output=note, note=note))
 
+    def _deny(self, step: Step, why: str) -> None:
+        proposal = Proposal(self.run.id, step.iteration, step.action, step.arguments,
+                            step.complexity, step.effect, step.evidence)  # fmt: skip
+        note = f"denied: {why}"
+        patiently(swarm.deny_begun, self.house.engine, step.id, proposal, why, self.house.clock())
+        self.house.watch.on_step(replace(step, state=State.DENIED, note=note))
+
     def tools(self, known: Known, iteration: int) -> Tools:
         """What the actions of an iteration work with."""
         return Tools(
             directory=self.directory, catalog=self.house.catalog, engine=self.house.engine,
             run_id=self.run.id, think=partial(self._think, known, iteration),
             classify=partial(self._classify, iteration), child=self.child,
-            status=partial(self.status, known), last_output=known.last_output,
+            status=partial(self.status, known), private=self.questions.private,
+            last_output=known.last_output,
         )  # fmt: skip
 
     def status(self, known: Known) -> str:

@@ -49,6 +49,13 @@ def always_denied(governor: Governor, action: str) -> str | None:
     return ruling.reason if ruling.verdict is Verdict.DENY else None
 
 
+def is_withheld(governor: Governor, path: str) -> bool:
+    """Whether a rule keeps the daemon from reading that file as it reads others: then no other
+    action may show what is in it either."""
+    strict = STRICTNESS.index(rule(governor, "read_file", {"path": path}).verdict)
+    return strict > STRICTNESS.index(rule(governor, "read_file", {}).verdict)
+
+
 def check_names(governor: Governor, known: Iterable[str], place: str) -> None:
     """Refuse rulings on actions that there are not.
 

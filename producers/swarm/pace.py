@@ -22,6 +22,8 @@ class Pace:
         self._kill_file = kill_file
         self._clock = clock
         self._sleep = sleep
+        self._moved: dict[int, int] = {}
+        """Starts from before the clock was put back, by when that would be as it goes now."""
 
     def killed(self) -> bool:
         """Whether somebody has laid down the kill file."""
@@ -35,8 +37,19 @@ class Pace:
 
     def wait(self, starts: Sequence[int]) -> bool:
         """Sleep until the next iteration is due; ``False`` if the kill file came before that."""
-        due = self.due_at(starts)
-        return self.wait_until(lambda: self._clock() >= due, lambda: (due - self._clock()) / SECOND)
+        last = self._clock()
+        # What started in the future did so before the clock was put back, by now at the latest.
+        self._moved.update({one: last for one in starts if self._moved.get(one, one) > last})
+
+        def left() -> int:
+            nonlocal last
+            now = self._clock()
+            if now < last:  # put back while it sleeps
+                self._moved.update({o: self._moved.get(o, o) - (last - now) for o in starts})
+            last = now
+            return self.due_at([self._moved.get(one, one) for one in starts]) - now
+
+        return self.wait_until(lambda: left() <= 0, lambda: left() / SECOND)
 
     def wait_until(
         self, holds: Callable[[], bool], left_s: Callable[[], float] = lambda: SLICE_S

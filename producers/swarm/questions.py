@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.catalog import Catalog
+from config.secrets import redact
 from ledger.records import storable
 from producers.prompts import Template, load_template
 from producers.simulation.dice import seed_of
@@ -73,6 +74,11 @@ class Questions:
         self._order = order
         least = Privacy(catalog.swarm.privacy)
         self._privacy = order.privacy.at_least(least)
+
+    @property
+    def private(self) -> bool:
+        """Whether nothing that is asked leaves the machine."""
+        return self._privacy.stays_home
 
     def action(self, sight: Sight, offered: Sequence[Action]) -> Decision:
         """Which of the actions is next."""
@@ -173,7 +179,7 @@ class Questions:
         return shortened(self._order.objective, OBJECTIVE_CHARS)
 
     def _shown(self, said: str) -> str:
-        clean = said.replace("\0", "\ufffd")
+        clean = redact(said.replace("\0", "\ufffd"))  # a file may hold a key that was found
         return middle_cut(clean, self._rules.context_chars).strip() or "nothing"
 
 

@@ -25,6 +25,7 @@ SKIPPED = frozenset({
 })  # fmt: skip
 """Left out of lists; what is in them was made by programs."""
 NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
 WHOLE = 0o777
 
 
@@ -141,10 +142,11 @@ class Directory:
         if not start.is_dir():
             raise Refused(f"{below} is not a folder: list the files of another one")
         found: list[Found] = []
-        for one in self._walk(start, len(names)):
-            found.append(one)
-            if len(found) >= self._files:
-                break
+        with self._opened(names, below) as folder:
+            for one in self._walk(folder, names):
+                found.append(one)
+                if len(found) >= self._files:
+                    break
         return found
 
     def folders(self, files: list[Found]) -> dict[str, int]:
@@ -158,8 +160,9 @@ class Directory:
             return self.root.joinpath(folder).stat().st_mtime_ns // 1_000
         return 0
 
-    def _walk(self, folder: Path, depth: int) -> Iterator[Found]:
-        if depth > MAX_DEPTH:
+    def _walk(self, folder: int, names: tuple[str, ...]) -> Iterator[Found]:
+        """What lies below an open folder, which ``names`` lead to."""
+        if len(names) > MAX_DEPTH:
             return
         try:
             with os.scandir(folder) as entries:
@@ -169,19 +172,23 @@ class Directory:
         for entry in here:
             if not entry.name.isprintable():
                 continue  # line breaks, or bytes that are no UTF-8: no prompt can name it
+            inner = (*names, entry.name)
             with suppress(OSError):
                 if entry.is_file(follow_symlinks=False):
-                    path = Path(entry.path).relative_to(self.root).as_posix()
                     status = entry.stat(follow_symlinks=False)
-                    yield Found(path, status.st_size, status.st_mtime_ns // 1_000)
+                    yield Found("/".join(inner), status.st_size, status.st_mtime_ns // 1_000)
                 elif entry.is_dir(follow_symlinks=False) and not _is_skipped(entry.name):
-                    yield from self._walk(Path(entry.path), depth + 1)
+                    deeper = os.open(entry.name, FOLDER, dir_fd=folder)
+                    try:
+                        yield from self._walk(deeper, inner)
+                    finally:
+                        os.close(deeper)
 
     @contextmanager
     def _opened(self, names: tuple[str, ...], path: str, *, make: bool = False) -> Iterator[int]:
         """A descriptor of the folder at ``names``, each opened from the one before it."""
         try:
-            current = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | NO_LINK)
+            current = os.open(self.root, FOLDER)
         except OSError as error:
             raise Refused(f"the working directory cannot be opened: {error.strerror}") from None
         try:
@@ -246,12 +253,11 @@ def _open(names: tuple[str, ...], path: str, folder: int) -> int:
 
 
 def _open_folder(name: str, folder: int, path: str, *, make: bool) -> int:
-    flags = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
     try:
         if make:
             with suppress(FileExistsError):
                 os.mkdir(name, dir_fd=folder)
-        return os.open(name, flags, dir_fd=folder)
+        return os.open(name, FOLDER, dir_fd=folder)
     except OSError as error:
         raise Refused(_why(path, error)) from None
 

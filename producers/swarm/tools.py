@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,16 +21,12 @@ from ledger.records import storable
 from ledger.swarm import State
 from producers.swarm.commands import Ran, middle_cut, run_program
 from producers.swarm.dependencies import dependencies
+from producers.swarm.governor import is_withheld
+from producers.swarm.repository import ask_git, changes
 from producers.swarm.sandbox import Directory, Refused, fingerprint
 
 MOST_HITS = 40
 LINE_CHARS = 200
-GIT = (
-    "git", "--no-pager", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null",
-    "-c", "color.ui=false",
-)  # fmt: skip
-"""Git as the daemon runs it: nothing in a repository's configuration makes it run programs."""
-
 Arguments = Mapping[str, Any]
 
 
@@ -66,6 +64,8 @@ class Tools:
     classify: Callable[[str], str]
     child: Callable[[str], str]
     status: Callable[[], str]
+    private: bool = False
+    """Whether nothing that it shows leaves the machine."""
     last_output: str = ""
     """What the last action that said something said."""
 
@@ -97,6 +97,8 @@ def search_text(tools: Tools, given: Arguments, _: Arguments) -> Result:
     """Lines that hold a text, whatever its case."""
     wanted, hits = given["query"].casefold(), list[str]()
     for one in tools.directory.files():
+        if is_withheld(tools.rules.governor, one.path):
+            continue
         try:
             lines = tools.directory.text(one.path).splitlines()
         except Refused:  # binary, too large, or gone
@@ -113,9 +115,14 @@ def git(*words: str) -> Callable[[Tools, Arguments, Arguments], Result]:
     """An action that asks git something."""
 
     def ask(tools: Tools, _given: Arguments, _evidence: Arguments) -> Result:
-        return told(tools.run([*GIT, *words]), "nothing to tell")
+        return told(ask_git(tools.directory, tools.rules, words), "nothing to tell")
 
     return ask
+
+
+def git_diff(tools: Tools, _given: Arguments, _: Arguments) -> Result:
+    """What is changed since the last commit."""
+    return told(changes(tools.directory, tools.rules), "nothing to tell")
 
 
 def check_deps(tools: Tools, _given: Arguments, _: Arguments) -> Result:
@@ -151,9 +158,17 @@ def edit_outcome(directory: Directory, given: Arguments, evidence: Arguments) ->
     return {evidence.get("after"): True, evidence.get("before"): False}.get(fingerprint(now))
 
 
-def run_command(tools: Tools, given: Arguments, _: Arguments) -> Result:
+def prepare_command(tools: Tools, given: Arguments) -> Prepared:
+    """The command with the program that its name stands for now, which is what is ruled on."""
+    return Prepared(dict(given), {"program": json.dumps(_program(tools, given))})
+
+
+def run_command(tools: Tools, given: Arguments, evidence: Arguments) -> Result:
     """Run one of the profile's commands."""
-    return told(tools.run(tools.rules.commands[given["command"]]), "it said nothing")
+    program = _program(tools, given)
+    if evidence.get("program") not in (None, json.dumps(program)):
+        raise Refused(f"command {given['command']!r} is another program than when it was ruled on")
+    return told(tools.run(program), "it said nothing")
 
 
 def execute(tools: Tools, given: Arguments, _: Arguments) -> Result:
@@ -163,10 +178,11 @@ def execute(tools: Tools, given: Arguments, _: Arguments) -> Result:
 
 def http_request(tools: Tools, given: Arguments, _: Arguments) -> Result:
     """Fetch an address, without following where it redirects to; a person has approved it."""
-    most, parts, size = tools.rules.output_chars, list[bytes](), 0
+    most, longest, parts, size = tools.rules.output_chars, tools.rules.command_s, list[bytes](), 0
+    deadline = time.monotonic() + longest
     try:
         with (
-            httpx2.Client(timeout=tools.rules.command_s, trust_env=False) as client,
+            httpx2.Client(timeout=longest, trust_env=False) as client,
             client.stream(given["method"], given["url"]) as answer,
         ):
             for chunk in answer.iter_bytes():
@@ -174,7 +190,9 @@ def http_request(tools: Tools, given: Arguments, _: Arguments) -> Result:
                 size += len(chunk)
                 if size > most:
                     break
-    except httpx2.HTTPError as error:
+                if time.monotonic() > deadline:  # the client's own bounds a silence alone
+                    raise Refused(f"{given['url'][:80]} took longer than {longest:g} s")
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise Refused(f"{given['url'][:80]} does not answer: {error}") from None
     text = b"".join(parts).decode("utf-8", "replace")
     state = State.DONE if answer.status_code < 400 else State.FAILED
@@ -202,13 +220,13 @@ def write_memory(tools: Tools, given: Arguments, _: Arguments) -> Result:
 
 def query_memory(tools: Tools, given: Arguments, _: Arguments) -> Result:
     """What is noted under a topic."""
-    found = memories.query(tools.engine, topic=given["topic"], last=50)
+    found = memories.query(tools.engine, topic=given["topic"], last=50, leaving=not tools.private)
     return Result("\n".join(one.content for one in found) or f"nothing about {given['topic']}")
 
 
 def consolidate(tools: Tools, given: Arguments, _: Arguments) -> Result:
     """One memory in the place of all of a topic."""
-    found = memories.query(tools.engine, topic=given["topic"], last=50)
+    found = memories.query(tools.engine, topic=given["topic"], last=50, leaving=not tools.private)
     if len(found) < 2:
         raise Refused(f"there is nothing to put together about {given['topic']}")
     text = tools.think(
@@ -240,6 +258,14 @@ def bounded(result: Result, most: int) -> Result:
     """The result with an output of at most ``most`` characters, fit for every database."""
     text = redact(middle_cut(storable(result.text), most))
     return Result(text, result.state, result.memory)
+
+
+def _program(tools: Tools, given: Arguments) -> list[str]:
+    """The words of a command of the profile."""
+    words = tools.rules.commands.get(given["command"])
+    if words is None:
+        raise Refused(f"the profile has no command {given['command']!r}: choose another")
+    return list(words)
 
 
 def _edited(directory: Directory, path: str, given: Arguments) -> tuple[bytes | None, str]:

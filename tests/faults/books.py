@@ -24,12 +24,23 @@ TRAIL = (
     "WHEN NEW.state = 'settled' OR OLD.state = 'settled' BEGIN INSERT INTO fault_trail "
     "VALUES (NEW.id, OLD.state, NEW.state, NEW.status, NEW.answer); END",
 )
+POSTGRES_TRAIL = (
+    "CREATE TABLE IF NOT EXISTS fault_trail (rowid BIGSERIAL, "
+    "decision_id TEXT, was TEXT, state TEXT, status TEXT, answer TEXT)",
+    "CREATE OR REPLACE FUNCTION fault_settled() RETURNS trigger AS $$ BEGIN "
+    "INSERT INTO fault_trail (decision_id, was, state, status, answer) "
+    "VALUES (NEW.id, OLD.state, NEW.state, NEW.status, NEW.answer); RETURN NEW; END $$ "
+    "LANGUAGE plpgsql",
+    "CREATE OR REPLACE TRIGGER fault_settled AFTER UPDATE OF state, status, answer ON decision "
+    "FOR EACH ROW WHEN (NEW.state = 'settled' OR OLD.state = 'settled') "
+    "EXECUTE FUNCTION fault_settled()",
+)
 
 
 def keep_trail(engine: Engine) -> None:
     """Let the database itself note every settlement from now on."""
     with writing(engine) as connection:
-        for statement in TRAIL:
+        for statement in POSTGRES_TRAIL if engine.dialect.name == "postgresql" else TRAIL:
             connection.execute(text(statement))
 
 

@@ -36,6 +36,8 @@ AMQP_URL = os.environ.get("UPTIER_TEST_AMQP_URL", "amqp://guest:guest@127.0.0.1:
 POSTGRES_URL = os.environ.get(
     "UPTIER_TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
 )
+TWO_HOSTS_URL = os.environ.get("UPTIER_TEST_TWO_HOSTS")
+"""The broker of another host, beside which PostgreSQL serves; see tests/distributed."""
 LANES = ("tier1", "tier2", "tier3")
 """The lanes of every profile that tests use."""
 PASSWORD = "p@ss/w:rd?"
@@ -148,12 +150,19 @@ def postgres(_data_dir: Path) -> Iterator[dict[str, Any]]:
             connection.execute(f"drop database {name} with (force)")
 
 
+@contextmanager
+def across(_data_dir: Path) -> Iterator[dict[str, Any]]:
+    """Keys of our own at the broker of another host."""
+    yield {"broker_url": TWO_HOSTS_URL, "key_prefix": f"uptier-test-{uuid.uuid4().hex[:12]}:"}
+
+
 PLACES: dict[str, tuple[Callable[[Path], Any], ...]] = {
     "embedded": (),
     "rediss": (tls_redis,),
     "rabbitmq": (rabbitmq,),
     "postgres": (postgres,),
     "rabbitmq-postgres": (rabbitmq, postgres),
+    **({"two-hosts": (across, postgres)} if TWO_HOSTS_URL else {}),
 }
 """What each place needs beside the embedded Valkey and SQLite."""
 

@@ -10,14 +10,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from config.settings import Settings
+from ledger.lanes import Standing
+from ledger.workers import Sign
 from workers.children import exit_with_parent
+from workers.fleet_ledger import FleetLedger
 from workers.stack import Hooks, running_stack
 from workers.stack_control import stay_up, stop_detached
 from workers.stack_state import StackState, WorkerState
@@ -72,7 +76,39 @@ def ready_tokens(settings: Settings) -> set[str]:
     return set(os.listdir(ready)) if ready.exists() else set()
 
 
+class QuietLedger(FleetLedger):
+    """A ledger for supervisors of stand-ins, which have none: it keeps what it is told."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.supervisor = "test"
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def take_out(self, lane: str, standing: Standing, reason: str) -> None: ...
+
+    def put_back(self, names: Collection[str]) -> None: ...
+
+    def serves_elsewhere(self, lane: str, tokens: Collection[str]) -> bool:
+        return False
+
+    def open_work(self, lane: str) -> int:
+        return 0
+
+    def waiting(self) -> dict[str, int]:
+        return {}
+
+    def signs(self, tokens: Collection[str]) -> dict[str, Sign]:
+        return {}
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None: ...
+
+    def vacate(self, token: str) -> None: ...
+
+
 HOOKS = Hooks(
+    ledger=QuietLedger,
     migrate=lambda settings: None,
     ready=ready_tokens,
     command=lambda spec: [*PROGRAM, "serve", spec.lane],
@@ -137,7 +173,7 @@ def runs(pid: int) -> bool:
         return False
 
 
-def wait_until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
+def wait_until(holds: Callable[[], bool], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -78,7 +78,7 @@ def choice(engine: Engine, adapter: str, text: str = QUESTION) -> ChoiceJob:
 
 def ask(engine: Engine, *jobs: Job) -> list[Any]:
     engine.submit(jobs)
-    return [job.future.result(timeout=120).answer for job in jobs]
+    return [job.future.result(timeout=400).answer for job in jobs]
 
 
 def logs(engine: Engine, adapter: str, text: str = QUESTION) -> tuple[float, ...]:

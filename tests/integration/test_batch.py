@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.places import Place
+from tests.integration.stacks import wait_until
 from tests.integration.test_bad_input import refused
 from tests.integration.test_decisions import PROFILE
 from tests.integration.test_simulate import command, embedded, environment, rows, run, settled
@@ -49,7 +51,7 @@ def written(folder: Path, count: int = LINES, *more: str) -> Path:
 
 def attempt(place: Place, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*words), capture_output=True, text=True, env=environment(place), timeout=170,
+        command(*words), capture_output=True, text=True, env=environment(place), timeout=400,
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -66,7 +68,7 @@ def interrupt(place: Place, *words: str, after: int) -> str:
         while time.monotonic() < deadline and settled(place) < before + after:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=90)
         assert process.returncode == 130, said
         return said
     finally:
@@ -152,6 +154,26 @@ def test_a_cancelled_batch_is_not_gone_on_with(tmp_path: Path) -> None:
     assert len(json.loads(run(place, "batch", "list", "--json"))) == 2
 
 
+def test_a_batch_that_is_cancelled_while_it_is_read_is_not_read_on(tmp_path: Path) -> None:
+    place, file = embedded(tmp_path / "data"), written(tmp_path, 60_000)
+    reading = subprocess.Popen(
+        command("batch", "submit", str(file), "--profile", str(PROFILE)), text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(place),
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: attempt(place, "batch", "cancel", "lines").returncode == 0, 60)
+        _, said = reading.communicate(timeout=60)
+    finally:
+        reading.kill()
+        reading.wait()
+    assert reading.returncode == 1, said
+    assert "cancelled while its file was read" in said
+    state = json.loads(run(place, "batch", "status", "lines", "--json"))
+    assert (state["status"], state["open"]) == ("cancelled", 0)
+    assert state["read"] < 60_000
+
+
 def test_wrong_input_of_batches_is_one_line(tmp_path: Path) -> None:
     data, file = tmp_path / "data", written(tmp_path, 1)
     empty = tmp_path / "empty.jsonl"
@@ -159,6 +181,9 @@ def test_wrong_input_of_batches_is_one_line(tmp_path: Path) -> None:
     profile = ("--profile", str(PROFILE))
     refused("batch", "submit", str(empty), *profile, data=data, says=("empty.jsonl", "no line"))
     refused("batch", "submit", "nowhere", *profile, data=data, says=("'nowhere'", "JSON lines"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused("batch", "submit", str(pipe), *profile, data=data, says=("pipe", "read twice"))
     refused(
         "batch", "submit", str(file), *profile, "--model", "gpt-9", data=data,
         says=("gpt-9", "tier1"),

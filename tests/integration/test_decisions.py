@@ -214,7 +214,7 @@ def uptier(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProce
     environment |= {**env, "UPTIER_DATA_DIR": str(data)}
     command = [sys.executable, "-m", "cli.main", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=120, check=False,
+        command, capture_output=True, text=True, env=environment, timeout=400, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
 

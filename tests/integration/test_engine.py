@@ -89,7 +89,7 @@ def text(engine: Engine, asked: str, schema: object = None, **sampling: Any) -> 
 
 def run(engine: Engine, *jobs: Job) -> list[Any]:
     engine.submit(jobs)
-    return [job.future.result(timeout=120).answer for job in jobs]
+    return [job.future.result(timeout=400).answer for job in jobs]
 
 
 def test_a_batch_answers_as_single_requests_do(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def settings(smollm2: None, tmp_path_factory: pytest.TempPathFactory) -> Setting
     folder = tmp_path_factory.mktemp("engine")
     path = write_lora(folder / "calm.gguf", 1)
     text = (PROFILES / "tiny.toml").read_text().replace("reproducible = true\n", "")
-    text = text.replace('\n[lanes.tier2]\ntier = "local_quality"\nmodel = "smollm2-135m"\n', "")
+    text, found = re.subn(r"^\[lanes\.tier2\]\n(?:[^\[\n].*\n)*", "", text, flags=re.MULTILINE)
+    assert found == 1
     text += '\n[models.smollm2-135m.adapters.calm]\nfile = "calm.gguf"\n'
     text += f'source = {{ kind = "file", path = "{path}" }}\n'
     text += '\n[kinds.calm_action]\ntier = "local_fast"\nadapter = "calm"\nmargin = 0\n'

@@ -268,6 +268,7 @@ def test_a_prompt_that_no_model_can_take_is_a_bad_request(client: OpenAI) -> Non
 def test_paths_and_methods_that_are_not_served_are_told_in_the_same_shape(gateway: Gateway) -> None:
     with gateway.http() as http:
         nowhere, wrong = http.get("/v1/nowhere"), http.get("/v1/chat/completions")
+        assert http.get("/metrics").status_code == 404  # nobody asked for it
     assert (nowhere.status_code, nowhere.json()["error"]["code"]) == (404, "not_found")
     assert (wrong.status_code, "message" in wrong.json()["error"]) == (405, True)
 
@@ -348,6 +349,20 @@ def test_decisions_are_asked_as_they_are_and_looked_up(gateway: Gateway) -> None
         page = http.get("/v1/decisions", params={"limit": 5, "after": found[0]["id"]}).json()
         assert [d["id"] for d in page["data"]] == [d["id"] for d in found[1:6]]
         assert page["has_more"] is True
+
+
+def test_of_decisions_among_which_one_cannot_be_asked_none_is(gateway: Gateway) -> None:
+    sound = {"kind": "all_or_none", "prompt": "x", "text": True, "model": "slow"}
+    with gateway.http() as http:
+        found = http.post("/v1/decisions", json={"decisions": [sound, sound | {"preset": "none"}],
+                                                 "wait": False})  # fmt: skip
+        assert found.status_code == 400
+
+        def ends() -> list[Any]:
+            data = http.get("/v1/decisions", params={"limit": 1000}).json()["data"]
+            return [one["status"] for one in data if one["kind"] == "all_or_none"]
+
+        wait_until(lambda: ends() in ([], ["cancelled"]))
 
 
 def test_decisions_can_be_left_and_waited_for_later(gateway: Gateway) -> None:

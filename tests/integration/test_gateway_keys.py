@@ -44,7 +44,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     path = folder / "keys.toml"
     path.write_text(FILE)
     path.chmod(0o600)
-    with serving(folder / "data", "--keys", str(path)) as found:
+    with serving(folder / "data", "--keys", str(path), "--metrics") as found:
         yield found
 
 
@@ -55,6 +55,15 @@ def client(gateway: Gateway, name: str) -> OpenAI:
 def ask(opened: OpenAI, text: str, model: str = "auto", **more: Any) -> Any:
     given: dict[str, Any] = {"model": model, "messages": [user(text)]} | more
     return opened.chat.completions.with_raw_response.create(**given)
+
+
+def test_metrics_are_told_to_those_who_are_let_in(gateway: Gateway) -> None:
+    with gateway.http() as nobody:
+        assert nobody.get("/metrics").status_code == 401
+    with gateway.http(KEYS["bob"]) as bob:
+        page = bob.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "uptier_ledger_up 1.0" in page.text
 
 
 def test_a_wrong_key_is_not_let_in(gateway: Gateway) -> None:
@@ -124,6 +133,17 @@ def test_the_same_idempotency_key_of_two_callers_is_two_questions(gateway: Gatew
     assert ids[0] == ids[2] != ids[1]
 
 
+def test_a_key_of_another_question_gets_no_answer_to_that(gateway: Gateway) -> None:
+    with client(gateway, "bob") as opened:
+        headers = {"idempotency-key": "once"}
+        first = ask(opened, "the first", extra_headers=headers).headers["x-uptier-decision"]
+        with pytest.raises(openai.ConflictError) as error:
+            ask(opened, "another", extra_headers=headers)
+        assert error.value.code == "idempotency_conflict"
+        again = ask(opened, "the first", extra_headers=headers)
+        assert again.headers["x-uptier-decision"] == first
+
+
 def test_a_key_with_all_its_places_taken_is_told_to_wait(gateway: Gateway) -> None:
     with gateway.http(KEYS["busy"]) as http:
         body = {"model": "slow", "messages": [user("long")], "stream": True}
@@ -175,9 +195,9 @@ def command(data: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_stop_finishes_what_is_under_way_cancels_the_rest_and_leaves_nothing(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     answers: dict[str, Any] = {}
 
@@ -195,7 +215,7 @@ def test_a_stop_finishes_what_is_under_way_cancels_the_rest_and_leaves_nothing(
         for number_started, thread in enumerate(threads, 1):
             thread.start()
             wait_until(lambda n=number_started: len(asked(http)) == n)  # type: ignore[misc]
-        assert gateway.stop(number) == 130
+        assert gateway.stop(number) == status
         for thread in threads:
             thread.join()
         assert_nothing_is_left(gateway.settings, ids)

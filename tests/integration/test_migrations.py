@@ -36,7 +36,7 @@ def test_those_who_start_at_once_make_the_tables_once(place: Place) -> None:
         starter.start()
     assert [told.get(timeout=60) for _ in starters] == [""] * 4
     for starter in starters:
-        starter.join(timeout=30)
+        starter.join(timeout=90)
 
 
 @pytest.mark.parametrize(

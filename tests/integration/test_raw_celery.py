@@ -53,7 +53,7 @@ def send(live: Session, *messages: Message) -> list[dict[str, Any]]:
     }
     done = subprocess.run(
         [sys.executable, "-I", str(PROGRAM), json.dumps(order)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=400, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

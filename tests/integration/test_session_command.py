@@ -67,7 +67,7 @@ def uptier(data: Path, *arguments: str, typed: str = "") -> subprocess.Completed
         environment["UPTIER_MODELS_DIR"] = models
     return subprocess.run(
         [sys.executable, "-m", "cli.main", "session", *arguments],
-        capture_output=True, text=True, env=environment, timeout=120, check=False, input=typed,
+        capture_output=True, text=True, env=environment, timeout=400, check=False, input=typed,
     )  # fmt: skip
 
 

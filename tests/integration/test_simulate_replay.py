@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def run(folder: Path, *words: str, profile: Path = DAY) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cli.main", "simulate", "--profile", str(profile), "--json", *words],
-        capture_output=True, text=True, env=environment(embedded(folder)), timeout=170,
+        capture_output=True, text=True, env=environment(embedded(folder)), timeout=400,
         check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
@@ -49,7 +50,7 @@ def simulated(folder: Path, *words: str, profile: Path = DAY) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_recording_gives_the_same_state_to_the_byte(
     lived: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -66,7 +67,7 @@ def test_a_recording_gives_the_same_state_to_the_byte(
     assert not (tmp_path / "stack").exists()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_other_speeds_and_another_order_lead_to_the_same_state(
     lived: tuple[Path, dict[str, Any]], slow: Path, tmp_path: Path
 ) -> None:
@@ -77,7 +78,7 @@ def test_other_speeds_and_another_order_lead_to_the_same_state(
     assert (tmp_path / "state").read_bytes() == (folder / "state").read_bytes()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_what_is_not_recorded_is_a_miss_or_asked(
     lived: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -94,7 +95,7 @@ def test_what_is_not_recorded_is_a_miss_or_asked(
     assert both["unsettled"] == 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_an_interrupted_free_run_goes_on_to_the_same_state(
     lived: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -126,14 +127,27 @@ def test_wrong_wishes_are_refused_in_one_line(
 
 
 @pytest.mark.usefixtures("smollm2")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_the_example_of_a_mesa_model_runs(tmp_path: Path) -> None:
     pytest.importorskip("mesa")
     example = Path(__file__).parents[2] / "docs" / "examples" / "mesa_clerks.py"
     done = subprocess.run(
         [sys.executable, str(example), "--profile", "tiny", "--clerks", "3", "--steps", "2"],
-        capture_output=True, text=True, timeout=170, check=False, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=400, check=False, stdin=subprocess.DEVNULL,
         env=environment(embedded(tmp_path)) | {"PYTHONPATH": str(example.parents[2])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"2 steps, \d+ cases closed\n", done.stdout)
+
+
+@pytest.mark.parametrize("words", [("--clerks", "1"), ("--steps", "0")])
+def test_the_example_refuses_an_office_in_which_nothing_can_happen(words: tuple[str, str]) -> None:
+    pytest.importorskip("mesa")
+    example = Path(__file__).parents[2] / "docs" / "examples" / "mesa_clerks.py"
+    done = subprocess.run(
+        [sys.executable, str(example), *words], capture_output=True, text=True, timeout=60,
+        check=False, env={**os.environ, "PYTHONPATH": str(example.parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "two --clerks" in done.stderr

@@ -104,7 +104,7 @@ def test_an_attached_process_hears_that_the_owner_is_gone(
 ) -> None:
     with running_stack(settings, hooks=HOOKS) as endpoint:
         owner.send_signal(signal.SIGTERM)
-        owner.wait(10)
+        owner.wait(60)
         assert "has ended" in (endpoint.failure() or "")
 
 
@@ -119,7 +119,7 @@ def test_three_starts_at_once_make_one_stack(settings: Settings) -> None:
         assert len(holders) == 1
         for process in sorted(owners, key=lambda process: process in holders):
             process.send_signal(signal.SIGINT)
-            process.wait(10)
+            process.wait(60)
         assert_nothing_is_left(settings, process_ids(state))
 
 

@@ -86,10 +86,13 @@ def test_a_command_beside_hears_that_the_workers_of_this_machine_are_given_up(
     with running_stack(beside, hooks=HOOKS, own_workers=True), running_stack(beside) as endpoint:
         assert not endpoint.owned
         assert endpoint.failure() is None
-        (beside.data_dir / "order-one").write_text("2 uptier: weights are gone: pull them")
-        worker = next(w for w in state_of(beside).workers if w.name == "one-1").process
-        assert worker is not None
-        os.kill(worker.pid, signal.SIGKILL)
+        for lane in ("one", "two"):
+            order = beside.data_dir / f"order-{lane}"
+            order.write_text("2 uptier: weights are gone: pull them")
+        for worker in state_of(beside).workers:
+            if worker.lane in ("one", "two"):
+                assert worker.process is not None
+                os.kill(worker.process.pid, signal.SIGKILL)
         wait_until(lambda: endpoint.failure() is not None)
         assert "weights are gone" in (endpoint.failure() or "")
 

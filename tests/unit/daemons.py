@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from config.catalog import Catalog
 from config.load import load_catalog
 from config.settings import Settings
 from ledger.approvals import Approval, Standing, approvals
+from ledger.approvals import decide as decide_approval
 from ledger.clock import SECOND
 from ledger.database import migrate, open_ledger
 from ledger.runs import RunInfo, start_run
@@ -130,3 +133,62 @@ def does(action: str, **given: Any) -> Answer:
         return "It says what it says."
 
     return answer
+
+
+# What the tests of daemons share: a daemon that reads first, one that asks a person, and its end.
+
+EDIT = {"path": "notes.md", "find": "first", "replace": "second"}
+GROUNDS: list[Ground] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while GROUNDS:
+        GROUNDS.pop().engine.dispose()
+
+
+def ground(folder: Path, answer: Answer, **more: Any) -> Ground:
+    GROUNDS.append(Ground(folder, answer, **more))
+    return GROUNDS[-1]
+
+
+def after_reading(then: Answer) -> Answer:
+    """Reads the file first, since nothing is edited unseen."""
+
+    def answer(decision: Decision) -> str | None:
+        if decision.key.startswith("i00001"):
+            return does("read_file", path="notes.md")(decision)
+        return then(decision)
+
+    return answer
+
+
+def exec_ground(folder: Path, **more: Any) -> Ground:
+    return ground(folder, does("exec", argv=["touch", "touched"]), **more)
+
+
+def decide(here: Ground, *, approve: bool) -> str:
+    [request] = here.approvals(Standing.PENDING)
+    decide_approval(here.engine, request.id, approve=approve, note="so", now=here.clock())
+    return request.id
+
+
+class Killed(BaseException):
+    """The process ends here; nothing after it happens."""
+
+
+def killed() -> Any:
+    raise Killed
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, here: Ground, module: Any, name: str) -> None:
+    """Let a daemon work until that function is called."""
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, dies)
+        with pytest.raises(Killed):
+            here.work()

@@ -36,12 +36,21 @@ critic_tier = "low"
 class House:
     """What stands behind a client, to be driven message by message.
 
-    ``twice`` delivers each message twice, as a broker may.
+    ``twice`` delivers each message twice, as a broker may; ``knowing`` tells every process what
+    serves the other lanes, as on one machine; ``top`` stands before all tables of the profile.
     """
 
-    def __init__(self, folder: Path, profile: str, *, twice: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        profile: str,
+        *,
+        twice: bool = False,
+        knowing: bool = False,
+        top: str = "",
+    ) -> None:
         path = folder / "profile.toml"
-        path.write_text(TIERS + profile)
+        path.write_text(top + TIERS + profile)
         self.settings = Settings(profile=str(path), data_dir=folder)
         migrate(self.settings)
         self.engine = open_ledger(self.settings)
@@ -50,6 +59,8 @@ class House:
         self._twice = twice
         catalog = self.settings.catalog
         common: dict[str, Any] = {"engine": self.engine, "publisher": self, "clock": now}
+        if knowing:
+            common["fingerprint_of"] = lambda lane: catalog.lanes[lane].model
         self.lanes = {
             name: Answerer(
                 self.settings, name, fingerprint=lane.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from producers.batch_lines import MOST_BYTES, Wanted, examine
 from routing.decision import Decision, Preferences, Privacy
 from tests.unit.house import House
 from tests.unit.ledgers import rows
+
+DEEP: dict[str, Any] = {"type": "string"}
+for _ in range(400):
+    DEEP = {"type": "object", "properties": {"more": DEEP}}
 
 PROFILE = """
 [lanes.one]
@@ -141,6 +146,20 @@ def test_every_sort_of_line_has_its_own_result(bench: Bench) -> None:
             "specialist 'poet'",
         ),
         (chat("first"), "custom_id: 'first' is line 1's already"),
+        (chat("x", temperature=10**400), "body.temperature: must be a number"),
+        (chat("x", max_tokens=10**400), "body.max_tokens: must be a whole number from 1 to"),
+        (chat("x", **{"\ud800": 1}), "body.?: is not served"),
+        (
+            chat("x", tools=[{"type": "function", "function": {"name": "f", "parameters": DEEP}}]),
+            "parameters: is no JSON Schema: it is nested more than",
+        ),
+        (json.dumps({"kind": "pick", "prompt": "x", "seed": 2**63}), "seed: "),
+        (json.dumps({"kind": "pick", "prompt": "x", "deadline_s": 1e300}), "deadline_s: "),
+        (
+            json.dumps({"kind": "pick", "prompt": "x", "signals": {"deadline_days": math.inf}}),
+            "signals.deadline_days: ",
+        ),
+        (json.dumps({"kind": "pick", "prompt": "x", "choices": ["a\0", "b"]}), "NUL"),
     ],
 )
 def test_a_wrong_line_is_named_and_the_rest_goes_on(
@@ -155,6 +174,30 @@ def test_a_wrong_line_is_named_and_the_rest_goes_on(
     assert wrong["error"]["message"].startswith("line 3: ")
     assert says in wrong["error"]["message"]
     assert bench.state().malformed == 1
+    json.dumps(wrong, ensure_ascii=False).encode()
+
+
+def test_arguments_that_are_no_json_within_a_line_stay_the_text_that_they_are(
+    bench: Bench,
+) -> None:
+    function = {"name": "time", "arguments": "[" * 100_000}
+    said = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+    given = json.loads(chat("deep"))
+    given["body"]["messages"].append(said)
+    bench.read(json.dumps(given), chat("last"))
+    assert [row["error"] for row in rows(bench.engine, "batch_line")] == [None, None]
+
+
+def test_a_chunk_holds_no_more_of_long_lines_than_one_line_may_have(bench: Bench) -> None:
+    asked: list[int] = []
+
+    def ask(decisions: Sequence[Decision]) -> list[str]:
+        asked.append(sum(len(one.prompt) for one in decisions))
+        return bench.ask(decisions)
+
+    bench.read(*(chat(f"n{i}", "x" * 190_000) for i in range(60)), ask=ask)
+    assert sum(asked) == 60 * 190_000
+    assert max(asked) <= MOST_BYTES
 
 
 def test_an_id_is_a_double_also_of_a_line_long_ago(bench: Bench) -> None:

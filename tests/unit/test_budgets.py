@@ -124,7 +124,7 @@ STEP = st.tuples(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[
-    HealthCheck.function_scoped_fixture])  # fmt: skip
+    HealthCheck.function_scoped_fixture, HealthCheck.too_slow])  # fmt: skip
 @given(steps=st.lists(STEP, max_size=25), limit=st.integers(0, 150))
 def test_whatever_happens_a_budget_is_kept(
     engine: Engine, steps: list[tuple[str, int, int]], limit: int

@@ -254,10 +254,16 @@ def test_a_choice_that_a_whole_plan_answered_below_the_bar_is_not_asked_again_fo
         held = Claimed("1", "r", asked, "tier1", 0, 0, 0, plan.model_dump_json(), 0)
         return made.serve([held], "tier1", "f")
 
-    def ends(asked: Decision = asked, status: Status = Status.DEGRADED, plan: Plan = whole) -> None:
+    def ends(
+        asked: Decision = asked, status: Status = Status.DEGRADED, plan: Plan = whole,
+        **heard: str,
+    ) -> None:  # fmt: skip
         ended = Settled(id="0", key="k", kind=asked.kind, status=status, answer="B", lane="tier1")
-        made.keep_degraded([(answered(asked, "0", "tier2", "g", plan), ended)])
+        served = heard or {"tier1": "f", "tier2": "g"}
+        made.keep_degraded([(answered(asked, "0", "tier2", "g", plan), ended, served)])
 
+    ends(tier2="g")  # tier 1 failed, or was away
+    ends(tier1="before", tier2="g")  # another model was asked there
     ends(status=Status.FALLBACK)
     ends(asked.model_copy(update={"output": TextOutput()}))
     ends(plan=plans["tier1", "tier3"])  # nobody here knows what serves tier 3
@@ -338,6 +344,18 @@ def test_a_layer_that_disagrees_switches_itself_off_and_says_so(
     assert "next_action is off: 60 of 100 audited answers agree" in caplog.text
     assert all(r["decision_id"] != "y" for r in rows(engine, "cache_audit"))
     assert len(serve(known, decision(prompt=WORDING), "z")) == 1
+
+
+def test_audits_are_kept_as_long_as_they_may_count(engine: Engine) -> None:
+    known = memory(engine, Clock(), {"semantic": True}, audit_window=30, max_entries=100)
+    for moment in range(5):
+        names = [f"{moment}.{i:02d}" for i in range(30)]
+        audits = [Audit(name, "next_action", EMBEDDER, 0.99, "A") for name in names]
+        open_audits(engine, audits, moment)
+    open_audits(engine, [Audit("old", "tool_selection", EMBEDDER, 0.99, "A")], 0)
+    keep(known, decision())
+    kept = [row["decision_id"] for row in rows(engine, "cache_audit")]
+    assert (len(kept), kept[0], kept[-1]) == (121, "1.00", "old")
 
 
 def test_other_numbers_are_never_alike(engine: Engine) -> None:

@@ -184,6 +184,41 @@ def test_projections(nothing: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cloud tier3" in out
 
 
+def test_each_option_of_a_workload_changes_it(
+    nothing: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    light = ("project", "light", "--profile", "swarm")
+    [usual] = told(capsys, *light)
+    for option, field, value in (
+        (("--fallback", ".1"), "fallback_share", 0.1),
+        (("--iterations", "100"), "iterations", 100),
+        (("--days", "7"), "days", 7),
+        (("--no-whole-calls",), "calls", 50),
+    ):
+        [changed] = told(capsys, *light, *option)
+        assert usual[field] != changed[field] == value
+    [half] = told(capsys, *light, "--fallback", ".1")
+    assert half["fallback"]["daily"] == pytest.approx(2 * usual["fallback"]["daily"])
+    mine = ("project", "--mix", "run=1", "--iterations", "10", "--profile", "swarm")
+    assert told(capsys, *mine, "--fallback", "0")[0]["cost"]["daily"] == 0
+    for option in (("--tokens", "10+10"), ("--output-share", ".5")):
+        assert told(capsys, *light, *option)[0]["cost"] != usual["cost"]
+
+
+def test_names_of_a_log_are_shown_as_they_are(
+    nothing: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = nothing / "log.jsonl"
+    path.write_text(json.dumps(json.loads(GOOD) | {"tier": "[/b]x", "kind": "$\\k$"}))
+    picture = nothing / "a.png"
+    assert run(capsys, "import", path, "--by", "kind", "--plot", picture)[0] == 0
+    assert picture.is_file()
+    for words in (("import", path), ("project", "--usage", path, "--days", "1")):
+        status, out, said = run(capsys, *words)
+        assert (status, said) == (0, "")
+        assert "[/b]x" in out
+
+
 def test_pictures(house: CostsHouse, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / name for name in ("report.png", "project.png", "usage.png")]
     assert run(capsys, "report", "--by", "kind", "--plot", paths[0])[0] == 0

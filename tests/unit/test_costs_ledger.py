@@ -101,8 +101,20 @@ def test_routing_and_falling_back_are_told_apart(lived: CostsHouse) -> None:
 def test_a_decision_counts_once_for_the_api_alone(lived: CostsHouse) -> None:
     counted = Counter(one.decision for one in records(lived) if one.api_in + one.api_out)
     assert set(counted.values()) == {1}
-    audits = {one.decision for one in records(lived) if one.role is Role.AUDIT}
-    assert set(counted) | audits == {one.decision for one in records(lived)}
+    questions = {one.decision for one in records(lived) if one.role is Role.QUESTION}
+    assert set(counted) == questions
+
+
+def test_savings_do_not_grow_with_what_the_tiers_ask_themselves(house: CostsHouse) -> None:
+    house.ask("voted", "vote", AB)
+    house.ask("note", "note it", TextOutput())
+    asked = [one for one in records(house) if one.role is not Role.QUESTION]
+    assert {one.role for one in asked} == {Role.VOTE, Role.CRITIQUE}
+    assert all(one.success for one in asked)
+    assert sum(one.api_in + one.api_out for one in asked) == 0
+    told = report(house.engine, house.settings, house.catalog, house.info)
+    [micros] = totals(house).everything.api
+    assert micros / 1_000_000 == told.all_cloud_cost_usd
 
 
 def test_what_no_call_answered_is_there_with_how_it_ended(lived: CostsHouse) -> None:
@@ -234,6 +246,7 @@ def test_what_is_not_there_is_not_measured_beside_what_is(house: CostsHouse) -> 
     [
         ("run:{run}", True), ("agent:{run}:ann:1", True), ("request:{decision}", True),
         ("day:2999-01-01", True), ("audit:2999-01-01", True), ("day:2001-01-01", False),
+        ("payer:ann", True), ("payer:ann:2999-01-01", True), ("payer:ann:2001-01-01", False),
         ("run:other", False), ("agent:other:ann:1", False), ("request:other", False),
     ],
 )  # fmt: skip
@@ -255,7 +268,7 @@ def test_an_overrun_budget_is_found_where_it_belongs(
     assert recent.bounded >= 1
     assert overruns(house.engine, Selection()).exceeded == 1
     of_run = overruns(house.engine, Selection(run=house.run))
-    assert of_run.exceeded == (ours and not name.startswith(("day:", "audit:")))
+    assert of_run.exceeded == (ours and not name.startswith(("day:", "audit:", "payer:")))
 
 
 def test_too_many_calls_are_an_overrun_too(house: CostsHouse) -> None:

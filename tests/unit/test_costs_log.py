@@ -158,6 +158,8 @@ def test_bytes_that_are_no_text_cost_their_line_alone() -> None:
         ("1,x,0,a", "completion_tokens"),
         ('1,1,0,"a"b', "line 3: "),
         (",1,0,a", "prompt_tokens"),
+        ('1,1,0,"a', "line 3: "),
+        ('"1,1,0,a', "line 3: "),
     ],
 )
 def test_a_malformed_row_is_named_and_the_rest_goes_on(row: str, says: str) -> None:
@@ -169,17 +171,36 @@ def test_a_malformed_row_is_named_and_the_rest_goes_on(row: str, says: str) -> N
     assert says in said
 
 
+HEAD = "prompt_tokens,completion_tokens,cost_usd,kind\n"
+
+
+@pytest.mark.parametrize("rows", [1, 5, 1000])
+def test_a_quote_that_nobody_closed_costs_its_own_row_alone(rows: int) -> None:
+    text = HEAD + '1,1,0,"open\n' + "1,1,0,a\n" * rows + '1,1,0,"two\nlines"\n1,x,0,b\n'
+    found, reader = read(text, Format.CSV)
+    assert [one.kind for one in found] == ["a"] * rows + ["two\nlines"]
+    assert [said.split(":")[0] for said in reader.bad] == ["line 2", f"line {rows + 5}"]
+
+
+def test_bytes_that_are_no_text_inside_a_quote_cost_their_line_alone() -> None:
+    raw = HEAD.encode() + b'1,1,0,"open\n1,1,0,\xff\n1,1,0,b\n'
+    found, reader = read(raw, Format.CSV)
+    assert [one.kind for one in found] == ["b"]
+    assert [said.split(":")[0] for said in reader.bad] == ["line 2", "line 3"]
+    assert reader.bad[1] == "line 3: is not UTF-8"
+
+
 def test_many_malformed_lines_are_counted_but_not_kept() -> None:
     found, reader = read("{\n" * 1000 + GOOD)
     assert (len(found), reader.malformed, len(reader.bad)) == (1, 1000, SHOWN)
 
 
 def test_cells_are_no_formulas_to_a_spreadsheet() -> None:
-    words = ("=cmd()", "+1", "-1", "@x", "'quoted", "plain")
+    words = ("=cmd()", "+1", "-1", "@x", "'quoted", "\uff1d1", "plain")
     records = [Usage(None, "", "", "a", word, Role.QUESTION, "", "", "", Place.LOCAL, None,
                      ANSWERED, last=True) for word in words]  # fmt: skip
     text = written(records, Format.CSV)
     column = FIELDS.index("kind")
     cells = [line.split(",")[column] for line in text.splitlines()[1:]]
-    assert cells == ["'=cmd()", "'+1", "'-1", "'@x", "''quoted", "plain"]
+    assert cells == ["'=cmd()", "'+1", "'-1", "'@x", "''quoted", "'\uff1d1", "plain"]
     assert [one.kind for one in read(text, Format.CSV)[0]] == list(words)

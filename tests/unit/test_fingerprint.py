@@ -113,6 +113,28 @@ def test_what_a_lane_accepts_is_part_of_its_policy(kind: dict[str, Any]) -> None
     assert policy(**kind) != policy()
 
 
+@pytest.mark.parametrize(
+    ("model", "provider"),
+    [
+        ({"provider": "anthropic", "backend": "anthropic"}, {}),
+        ({"reasoning_effort": "high"}, {}),
+        ({}, {"base_url": "http://127.0.0.1:9/v1"}),
+        ({}, {"base_url_env": "ANOTHER_URL"}),
+    ],
+)
+def test_two_services_may_call_two_models_alike(
+    model: dict[str, Any], provider: dict[str, Any]
+) -> None:
+    def policy(model: dict[str, Any], provider: dict[str, Any]) -> str:
+        known = catalog().model_dump()
+        known["models"]["gpt"] |= {"remote_name": "default", **model}
+        known["providers"]["openai"] |= provider
+        found = catalog(models=known["models"], providers=known["providers"])
+        return policy_of(decision(), found, "tier3.openai")
+
+    assert policy(model, provider) != policy({}, {})
+
+
 def test_how_a_text_is_drawn_is_part_of_its_policy_and_of_no_choice() -> None:
     def policy(temperature: float, **asked: Any) -> str:
         tiers = {

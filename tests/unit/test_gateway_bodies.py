@@ -11,6 +11,7 @@ from fastapi import Request
 from producers.gateway import bodies
 from producers.gateway.bodies import Bounded, read_json
 from producers.gateway.errors import Fault
+from producers.openai_faults import RequestFault
 
 
 class Sender:
@@ -46,6 +47,12 @@ def test_a_body_within_its_bound_is_read() -> None:
     assert read(Sender(b'{"a": 123456}'), path="/v1/files") == {"a": 123456}
 
 
+@pytest.mark.parametrize("body", [b'{"\xed\xa0\x80":1}', '{"a":1}'.encode("utf-16-le")[:10]])
+def test_a_body_that_is_not_utf_8_is_refused(body: bytes) -> None:
+    with pytest.raises(RequestFault, match="no JSON"):
+        read(Sender(body))
+
+
 @pytest.mark.parametrize("length", [None, 1_000])
 def test_a_body_above_it_is_heard_to_its_end_and_refused(length: int | None) -> None:
     sender = Sender(*[b"x" * 8] * 5)
@@ -53,6 +60,22 @@ def test_a_body_above_it_is_heard_to_its_end_and_refused(length: int | None) -> 
         read(sender, length=length)
     assert error.value.status == 413
     assert sender.chunks == []
+
+
+def test_a_sender_who_drips_is_not_waited_for_to_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bodies, "SILENCE_S", 0.05)
+    monkeypatch.setattr(bodies, "LEAST_RATE", 1_000)
+
+    class Dripping(Sender):
+        async def receive(self) -> dict[str, Any]:
+            await asyncio.sleep(0.02)
+            return {"type": "http.request", "body": b"", "more_body": True}
+
+    with pytest.raises(Fault) as error:
+        read(Dripping())
+    assert error.value.status == 408
 
 
 def test_a_sender_who_stops_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,16 +15,18 @@ from config.catalog import CloudBudget
 from config.errors import ConfigurationError, InputError
 from config.gateway import KEY_VARIABLE, digest, load_keys, new_key, take_plain_key
 from config.secrets import redact
-from ledger import budgets
+from ledger import budgets, lifecycle
 from ledger.budgets import Bound, bounds_of, usage
 from ledger.clock import SECOND
 from ledger.database import writing
+from ledger.lookup import of_run
 from ledger.records import Claimed
+from ledger.runs import start_run
 from producers.gateway.callers import LOOK_S, NOBODY, Keyring, is_loopback, refuse_open_house
 from producers.gateway.errors import Fault
 from routing.critique import critic_question
 from routing.decision import ChoiceOutput, Decision, Payer, Preferences, Privacy
-from tests.unit.ledgers import fresh
+from tests.unit.ledgers import fresh, planned
 
 KEY = "sk-uptier-of-ann"
 DAY = 86_400 * SECOND
@@ -178,3 +180,15 @@ def test_budgets_of_payers_are_shown_those_of_past_days_are_not(engine: Engine) 
             assert budgets.reserve(connection, [Bound(scope, 1_000)], 100) is None
     shown = [use.scope for use in usage(engine, None, 0.8, now=2 * DAY)]
     assert shown == ["payer:a_n", "payer:a_n:1970-01-03"]
+
+
+def test_keys_whose_names_differ_in_a_capital_see_nothing_of_one_another(tmp_path: Path) -> None:
+    engine = fresh(tmp_path)
+    run = start_run(engine, mode="gateway", profile="p", now=1)
+    names = ("ann", "Ann", "an_")
+    for name in names:
+        one = planned(name, "tier1", preferences=Preferences(payer=Payer(name=name)))
+        lifecycle.submit(engine, run.id, [one], 1)
+    seen = [of_run(engine, run.id, payer=name, limit=10) for name in names]
+    assert [[one.key for one in found] for found in seen] == [["ann"], ["Ann"], ["an_"]]
+    engine.dispose()

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from config.strategies import Strategy
 from producers.gateway.callers import NOBODY, Caller
@@ -40,6 +41,18 @@ def test_headers_and_body_say_the_same_things_and_the_body_goes_first() -> None:
     assert (wishes.max_cost_usd, wishes.cache, wishes.strategy) == (
         Decimal("0.5"), CacheScope.OFF, Strategy.COST,
     )  # fmt: skip
+
+
+def test_a_wish_in_two_headers_is_refused() -> None:
+    twice = [("x-uptier-privacy", "maximum"), ("x-uptier-privacy", "low")]
+    headers = Headers(raw=[(name.encode(), value.encode()) for name, value in twice])
+    with pytest.raises(RequestFault, match="twice"):
+        wishes_of(headers, {}, NOBODY)
+
+
+def test_a_wish_in_two_spellings_is_refused() -> None:
+    with pytest.raises(RequestFault, match="twice"):
+        of(headers={"x-uptier-max-cost-usd": "1", "x-uptier-max_cost_usd": "9"})
 
 
 def test_uptier_s_own_field_is_taken_out_of_the_body() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from config.errors import InputError, StackError
-from config.queues import notify
+from config.queues import notify, settled_exchange
 from config.settings import Settings
 from ledger import lifecycle
 from ledger.clock import now
@@ -137,6 +137,84 @@ def test_who_is_cancelled_before_his_decision_is_written_leaves_nothing_open(hou
     assert set(house.states()) <= {"settled"}
 
 
+def test_who_is_cancelled_just_as_his_decision_is_written_leaves_nothing_open(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(hub: Hub) -> None:
+        submitting = asyncio.ensure_future(hub.submit(question("left")))
+        written = hub._written
+
+        def and_leave(batch: Any) -> None:
+            written(batch)
+            submitting.cancel()
+
+        monkeypatch.setattr(hub, "_written", and_leave)
+        with pytest.raises(asyncio.CancelledError):
+            await submitting
+        await until(lambda: house.states() == ["settled"])
+        assert hub.waiting == 0
+
+    house.run(scene)
+
+
+def test_one_that_nobody_foresaw_does_not_spoil_its_neighbours(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = house.client.submit
+
+    def overflow(decisions: Any) -> list[str]:
+        if any(one.key == "bad" for one in decisions):
+            raise OverflowError("too large")
+        return submit(decisions)
+
+    async def scene(hub: Hub) -> list[Any]:
+        asked = [question(key) for key in ("a", "bad", "b")]
+        return await asyncio.gather(*(hub.submit(d) for d in asked), return_exceptions=True)
+
+    monkeypatch.setattr(house.client, "submit", overflow)
+    first, second, third = house.run(scene)
+    assert isinstance(second, OverflowError)
+    assert first.id
+    assert third.id
+
+
+def test_a_stack_that_cannot_be_asked_how_it_is_ends_no_thread(house: House) -> None:
+    async def scene(hub: Hub) -> None:
+        asked = 0
+
+        def failure() -> str | None:
+            nonlocal asked
+            asked += 1
+            raise OSError("no such file")
+
+        house.client._failure = failure
+        ticket = await hub.submit(question("a"))
+        await until(lambda: asked > 1)
+        house.settle(ticket.id)
+        assert (await ticket.outcome).settled.status is Status.CANCELLED
+
+    house.run(scene)
+
+
+def test_a_message_that_makes_no_sense_deafens_nobody(house: House) -> None:
+    async def scene(hub: Hub) -> None:
+        heard: list[Any] = []
+        hub._hear = lambda ids: heard.extend(ids) or []  # type: ignore[func-returns-value, method-assign, assignment]
+        house.client.notices.pass_by(lambda ids: hub._hear(ids))  # type: ignore[arg-type]
+        app, run = house.client._app, house.client.run.id
+        exchange = settled_exchange(app)
+        with app.connection_for_write() as connection, connection.Producer() as producer:
+            for body in ({"run": run}, {"run": run, "ids": 5}, {"run": run, "ids": [{}]}):
+                producer.publish(body, exchange=exchange, routing_key=run, declare=[exchange])
+            producer.publish(b"\x80", exchange=exchange, routing_key=run,
+                             content_type="application/x-python-serialize",
+                             content_encoding="binary")  # fmt: skip
+            producer.publish({"run": run, "ids": ["last"]}, exchange=exchange, routing_key=run)
+        await until(lambda: "last" in heard)
+
+    house.run(scene)
+
+
 def test_a_decision_goes_on_as_long_as_somebody_waits_or_it_is_kept(house: House) -> None:
     async def scene(hub: Hub) -> None:
         first, second = [await hub.submit(question("shared")) for _ in range(2)]
@@ -185,6 +263,8 @@ def test_a_stack_that_dies_ends_the_waiting(house: House) -> None:
             await ticket.outcome
         with pytest.raises(StackError):
             await hub.submit(question("next"))
+        hub.leave(ticket)  # he was told that there will be no answer: nobody is to pay for one
+        await until(lambda: house.states() == ["settled"])
         house.fault = None
         await until(lambda: hub.failure is None)
         await hub.submit(question("after"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,14 +91,16 @@ def test_a_malformed_decision_is_refused_by_itself(
         "text",
         {"prompt": "x"},
         pick("\ud800"),
+        pick("n", signals={"deadline_days": math.nan}),
+        pick("s", seed=2**63),
         pick("c", secret="s3"),
     ]
     told = intake.take("night", given)
     assert [one["key"] for one in told["accepted"]] == ["a"]
-    assert [one["index"] for one in told["refused"]] == [1, 2, 3, 4, 5]
+    assert [one["index"] for one in told["refused"]] == [1, 2, 3, 4, 5, 6, 7]
     assert "has no output of its own" in told["refused"][0]["error"]
     lines = [record.getMessage() for record in caplog.records]
-    assert lines[-1].startswith("intake into run 'night': decisions[5]: secret: is no field")
+    assert lines[-1].startswith("intake into run 'night': decisions[7]: secret: is no field")
     assert "s3" not in lines[-1]
     assert all("\n" not in line for line in lines)
 
@@ -108,6 +111,8 @@ def test_a_malformed_decision_is_refused_by_itself(
         (None, [pick("a")], "run: must be a name"),
         ("", [pick("a")], "run: must be a name"),
         ("n" * 201, [pick("a")], "run: must be a name"),
+        ("night\0", [pick("a")], "run: must be a name"),
+        ("\ud800", [pick("a")], "run: must be a name"),
         (7, [pick("a")], "run: must be a name"),
         ("night", None, "decisions: must be a list"),
         ("night", {}, "decisions: must be a list"),
@@ -128,6 +133,28 @@ def test_a_malformed_message_is_refused_as_a_whole(
 def test_fetching_wants_a_list_of_keys(intake: Intake, keys: object) -> None:
     with pytest.raises(InputError, match="keys: must be a list"):
         intake.fetch("night", keys)
+
+
+@pytest.mark.parametrize("key", ["a\0", "\ud800"])
+def test_a_key_that_no_ledger_can_look_for_is_refused(intake: Intake, key: str) -> None:
+    with pytest.raises(InputError, match="keys: one holds"):
+        intake.fetch("night", ["a", key])
+
+
+def test_one_that_nobody_foresaw_is_refused_by_itself(
+    intake: Intake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = intake_module.decision_from
+
+    def overflow(given: Any, catalog: Any) -> Any:
+        if given["key"] == "b":
+            raise OverflowError("too large")
+        return read(given, catalog)
+
+    monkeypatch.setattr(intake_module, "decision_from", overflow)
+    told = intake.take("night", [pick("a"), pick("b"), pick("c")])
+    assert [one["key"] for one in told["accepted"]] == ["a", "c"]
+    assert told["refused"] == [{"index": 1, "error": "cannot be read (OverflowError)"}]
 
 
 def test_an_unknown_run_has_nothing(intake: Intake) -> None:

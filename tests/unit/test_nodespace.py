@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from cli.chat_lines import Line, parsed, read_script, wish_of
 from cli.chat_screen import Screen, printable
@@ -103,6 +104,18 @@ def ask(chat: NodeSession, request: str) -> Turn:
     return last
 
 
+def test_wishes_of_the_command_line_are_kept_for_whoever_resumes(client: HouseClient) -> None:
+    opened(client)
+    assert client.run.config["wishes"]["preset"] == "creator"
+    preferences = Preferences(preset="creator", privacy=Privacy.HIGH)
+    house = client.house
+    NodeSession(
+        client, house.engine, house.settings.catalog, (), "guide", preferences,  # type: ignore[arg-type]
+        clock=lambda: 0.0,
+    )  # fmt: skip
+    assert client.run.config["wishes"]["privacy"] == "high"
+
+
 def test_a_request_goes_with_its_agents_wishes_and_what_was_said_before(
     client: HouseClient,
 ) -> None:
@@ -188,6 +201,31 @@ def _planned(client: HouseClient, request: str, key: str) -> Planned:
     catalog = client.house.settings.catalog
     decision = bare("guide", request, Preferences(), catalog).model_copy(update={"key": key})
     return Planned(decision, plan(decision, catalog, ()))
+
+
+def test_what_was_given_up_is_asked_anew_though_it_is_as_long(client: HouseClient) -> None:
+    chat = opened(client)
+    items = chat.ask("Name three birds!")
+    assert isinstance(next(items), Piece)
+    items.close()  # Ctrl-C at a terminal
+    again = ask(chat, "Name three birds.")
+    assert (again.request, again.number) == ("Name three birds.", 1)
+    assert [d.key for d in client.asked] == ["turn.00001.1.17", "turn.00001.2.17"]
+    assert client.asked[1].prompt == "Name three birds."
+    [row] = [r for r in rows(client.house.engine, "decision") if r["key"] == "turn.00001.2.17"]
+    assert row["prompt"] == "Name three birds."
+
+
+def test_the_last_of_many_tries_is_the_one_that_counts(client: HouseClient) -> None:
+    chat = opened(client)
+    for _ in range(11):
+        items = chat.ask("Name three birds.")
+        next(items)
+        with client.house.engine.begin() as connection:
+            connection.execute(text("update decision set status = 'cancelled'"))
+        items.close()
+        chat = opened(client, replay=True)
+    assert client.asked[-1].key == "turn.00001.11.17"
 
 
 def test_a_failure_of_all_lanes_is_one_clear_reason(client: HouseClient) -> None:

@@ -54,6 +54,29 @@ WEATHER = {
 TIME = {"type": "function", "function": {"name": "time"}}
 
 
+def test_an_answer_with_half_a_character_can_be_sent() -> None:
+    call = '{"name": "time", "arguments": {"place": "\\ud83d"}}'
+    for answer in (call, '{"content": "so \\ud83d it is"}'):
+        body = completion_body(
+            asked(tools=[TIME]), settled_as(answer), Usage(), created=1, model="m"
+        )  # fmt: skip
+        json.dumps(body, ensure_ascii=False).encode()
+    [sent] = completion_body(
+        asked(tools=[TIME]), settled_as(call), Usage(), created=1, model="m"
+    )["choices"][0]["message"]["tool_calls"]  # fmt: skip
+    assert json.loads(sent["function"]["arguments"]) == {"place": "\ud83d"}
+
+
+def test_an_answer_of_brackets_alone_stays_what_it_is() -> None:
+    answer = "[" * 100_000
+    body = completion_body(asked(tools=[TIME]), settled_as(answer), Usage(), created=1, model="m")
+    assert body["choices"][0]["message"]["content"] == answer
+
+
+def settled_as(answer: str) -> Settled:
+    return Settled(id="1", key="k", kind="chat", status=Status.DEGRADED, answer=answer)
+
+
 def asked(*messages: dict[str, Any], **fields: Any) -> Decision:
     body = {"model": "auto", "messages": list(messages) or [USER], **fields}
     return decision_of(body, catalog=catalog(), key="k")

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
+import producers.asking
 from config.errors import InputError
 from config.load import load_catalog
+from ledger import lifecycle, outbox
 from ledger.clock import now
+from ledger.records import Planned
 from ledger.workers import Life, announce
 from producers.pipeline.agent import Agent
 from producers.pipeline.caller import Caller, Unanswered
@@ -23,10 +28,12 @@ from producers.pipeline.metadata import check_metadata
 from producers.pipeline.roster import Roster
 from producers.pipeline.serving import bound, make_app
 from producers.pipeline.steps import Role
+from routing.decision import Settled
+from routing.policy import plan
 from tests.llama_client import LlamaClient
 from tests.unit.house import House
 from tests.unit.ledgers import rows
-from tests.unit.test_pipeline_runner import Asker, two
+from tests.unit.pipeline_bench import Asker, two
 
 MATH = "Compute the residue of 742846 modulo 125."
 TALK = "Write a short message to the team about the release."
@@ -55,16 +62,17 @@ def client(house: House) -> Iterator[LlamaClient]:
     count = iter(range(1000))
     one_at_a_time = threading.Lock()
 
-    class Locked(Asker):
-        def gather(self, decisions: Any) -> Any:
+    class Locked(Waiting):
+        def work(self) -> None:
             with one_at_a_time:
-                return super().gather(decisions)
+                super().work()
 
-    def new_caller() -> Caller:
-        return Caller(Locked(house), house.engine, catalog, prefix=f"{next(count)}.",
+    def new_caller(asker: producers.asking.Asker) -> Caller:
+        return Caller(asker, house.engine, catalog, prefix=f"{next(count)}.",
                       roster=roster)  # fmt: skip
 
-    app = make_app({port: role for role, port in ports.items()}, roster, new_caller)
+    app = make_app({port: role for role, port in ports.items()}, roster, Locked(house),
+                   new_caller)  # fmt: skip
     config = uvicorn.Config(app, loop="asyncio", http="h11", ws="none", lifespan="off",
                             log_config=None)  # fmt: skip
     server = uvicorn.Server(config)
@@ -75,6 +83,86 @@ def client(house: House) -> Iterator[LlamaClient]:
     yield LlamaClient(ports[Role.ORCHESTRATOR], ports[Role.MATH])
     server.should_exit = True
     thread.join(30)
+
+
+class Waiting:
+    """A client's ``submit``, ``wait`` and ``cancel`` over a house; what says ``never`` is not
+    answered."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def submit(self, decisions: Any) -> list[str]:
+        house = self.house
+        planned = [Planned(d, plan(d, house.settings.catalog, ())) for d in decisions]
+        submission = lifecycle.submit(house.engine, house.run, planned, now())
+        if not any("never" in d.prompt for d in decisions):
+            outbox.publish(house.engine, submission.messages, house.waiting.append)
+        self.work()
+        return list(submission.ids)
+
+    def work(self) -> None:
+        self.house.work()
+
+    def wait(self, ids: Any) -> list[Settled]:
+        while len(found := lifecycle.find_settled(self.house.engine, ids)) < len(ids):
+            time.sleep(0.01)
+        by_id = {one.id: one for one in found}
+        return [by_id[id] for id in ids]
+
+    def cancel(self, ids: Any) -> int:
+        return len(lifecycle.cancel(self.house.engine, now(), ids=ids).settled)
+
+
+def until(holds: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def call(client: LlamaClient, body: dict[str, Any]) -> socket.socket:
+    """A call whose answer nobody has read yet."""
+    raw = json.dumps(body).encode()
+    port = int(client.endpoints["math"].split(":")[2].split("/")[0])
+    opened = socket.create_connection(("127.0.0.1", port))
+    head = f"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
+    opened.sendall(head.encode() + raw)
+    return opened
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels_its_question(
+    house: House, client: LlamaClient, stream: bool
+) -> None:
+    with call(client, {"prompt": "never", "stream": stream}):
+        until(lambda: rows(house.engine, "decision"))
+    until(lambda: rows(house.engine, "decision")[0]["status"] == "cancelled")
+    assert client.complete("math", "it says: still there") == "one two\nthree"
+    assert len(rows(house.engine, "decision")) == 2
+
+
+def test_a_client_that_leaves_within_its_body_is_no_error(
+    house: House, client: LlamaClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = int(client.endpoints["math"].split(":")[2].split("/")[0])
+    with socket.create_connection(("127.0.0.1", port)) as opened:
+        opened.sendall(
+            b"POST /completion HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"
+        )
+    assert client.complete("math", "it says: still there") == "one two\nthree"
+    assert [r for r in caplog.records if r.levelname == "ERROR"] == []
+
+
+def test_questions_under_way_do_not_keep_health_from_being_told(
+    house: House, client: LlamaClient
+) -> None:
+    with ExitStack() as calls:
+        for number in range(50):
+            calls.enter_context(call(client, {"prompt": f"never {number}"}))
+        until(lambda: len(rows(house.engine, "decision")) == 50)
+        assert client.health() == {"orchestrator": True, "math": True}
+    until(lambda: all(r["status"] == "cancelled" for r in rows(house.engine, "decision")))
 
 
 def lane_of(house: House, prompt: str) -> str:

@@ -277,7 +277,7 @@ def test_a_lane_that_is_shut_is_replaced_by_the_ordinary_next_one(
 ) -> None:
     put(house, taught)
     shut = {"tier3": AbsentLane("tier3", "cloud", "its breaker is open")}
-    monkeypatch.setattr("workers.checking.closed_lanes", lambda *_: shut)
+    monkeypatch.setattr("workers.checking.ClosedLanes.find", lambda _: shut)
     kind, told = case(taught, "tier1", "tier3", keeps=False)
     row = serve(house, kind, told)
     assert tried(house, row["id"]) == ["tier1", "tier2"]

@@ -114,6 +114,15 @@ def test_a_repeated_submission_writes_nothing_twice(
     assert sum(row["run_id"] == run.id for row in rows(engine, "decision")) == 2
 
 
+def test_a_question_that_is_asked_twice_at_once_comes_back_twice(
+    engine: Engine, known: Catalog, recorded: RunInfo
+) -> None:
+    replay, _ = replayer(engine, known, RunRecording(engine, recorded), None)
+    first, again = replay.gather([question(0), question(0)])
+    assert first == again
+    assert first.answer == "answer 0"
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [(question(7), "has no answer to k7"), (question(1, "Another?"), "another question under k1")],
@@ -203,6 +212,11 @@ HEADER = {"format": "uptier recording 1", "config": CONFIG, "decisions": 1}
         ([json.dumps(HEADER), "{"], "line 2, is no JSON object"),
         ([json.dumps(HEADER), json.dumps(GOOD | {"status": "fine"})], "line 2, is no recorded"),
         ([json.dumps(HEADER), json.dumps({"key": "k"})], "line 2, is no recorded"),
+        ([json.dumps(HEADER), json.dumps(GOOD | {"answer": 5})], "line 2, is no recorded"),
+        ([json.dumps(HEADER), json.dumps(GOOD | {"answer": None})], "line 2, is no recorded"),
+        ([json.dumps(HEADER), json.dumps(GOOD | {"climbs": "many"})], "line 2, is no recorded"),
+        ([json.dumps(HEADER), "[" * 100_000], "line 2, is no JSON object"),
+        (["[" * 100_000], "line 1, is no JSON object"),
     ],
 )
 def test_a_faulty_file_is_refused_by_its_line(
@@ -216,7 +230,9 @@ def test_what_is_no_gzip_or_cut_in_the_middle_is_refused(tmp_path: Path) -> None
     (tmp_path / "plain").write_text("hello")
     whole = gzip.compress(json.dumps(HEADER).encode() * 50)
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
-    for name in ("plain", "cut", "missing"):
+    # One bit of the header's first block: it says that a block of another sort follows.
+    (tmp_path / "damaged").write_bytes(whole[:10] + bytes([whole[10] | 6]) + whole[11:])
+    for name in ("plain", "cut", "missing", "damaged"):
         with pytest.raises(InputError, match="cannot be read"):
             FileRecording(tmp_path / name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from config.catalog import Catalog
 from ledger import lifecycle, outbox
 from ledger.clock import now
 from ledger.planning import Planner
-from ledger.recorded import count_recorded, pairs, recorded, unfinished
+from ledger.recorded import Pair, Told, count_recorded, pairs, recorded, unfinished
 from ledger.runs import finish_run, start_run
 from producers.replay import Comparison, as_replayed, compare, why_unfit
 from routing.decision import (
@@ -21,6 +22,7 @@ from routing.decision import (
     Decision,
     JsonOutput,
     Output,
+    Payer,
     Preferences,
     Privacy,
     TextOutput,
@@ -105,6 +107,12 @@ def test_a_decision_comes_back_as_it_was_asked(house: House) -> None:
     assert again.system == "Choose."
 
 
+def test_a_replay_spends_nothing_of_those_who_asked_first() -> None:
+    payer = Payer(name="customer", budget_usd=Decimal(1))
+    again = as_replayed(pick("a", preferences=Preferences(payer=payer)), None)
+    assert again.preferences.payer is None
+
+
 def test_questions_about_answers_are_not_asked_again(house: House) -> None:
     ask(house, house.run, pick("a", kind="note", output=TextOutput()))
     kinds = [row["kind"] for row in rows(house.engine, "decision")]
@@ -158,6 +166,18 @@ def test_a_status_alone_is_listed_but_no_other_answer(house: House) -> None:
     assert found.changed == 1  # the second lane said B
     assert found.before.by_tier == {"one": 1}  # of a profile that is gone the lane is left
     assert found.after.by_tier == {"high": 1}
+
+
+@pytest.mark.parametrize(("many", "p50", "p95"), [(1, 1, 1), (2, 1, 2), (20, 10, 19), (21, 11, 20)])
+def test_quantiles_of_a_side_are_nearest_ranks(many: int, p50: int, p95: int) -> None:
+    def told(number: int) -> Told:
+        return Told(f"d{number}", f"k{number}", "note", "accepted", "A", None, 0, 0, 1000 * number)
+
+    found = compare(
+        [Pair(None, TextOutput(), told(n), told(n)) for n in range(many, 0, -1)],
+        runs=("a", "b"), profiles=("p", "p"), catalogs=(None, catalog()),
+    )  # fmt: skip
+    assert (found.after.settled_ms_p50, found.after.settled_ms_p95) == (p50, p95)
 
 
 def test_json_is_the_same_by_its_values(house: House) -> None:

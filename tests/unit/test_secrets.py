@@ -11,8 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from config import secrets
+from config.broker import shown
 from config.errors import BackendError
 from config.keys import find_key
+from config.settings import Settings
+from ledger.database import ledger_place
 
 KEY = "team-key-93b1f0"
 
@@ -62,6 +65,16 @@ def test_a_key_that_was_found_is_hidden_whatever_it_looks_like() -> None:
     find_key("SOME_KEY", None, {"SOME_KEY": KEY})
     assert secrets.redact(f"got {KEY}!") == "got ***!"
     assert str(BackendError(f"HTTP 400: bad key {KEY}")) == "HTTP 400: bad key ***"
+
+
+def test_no_address_that_is_shown_has_a_password() -> None:
+    hidden = "postgresql+psycopg://u:***@h/db?password=***&sslmode=require"
+    given = "postgresql+psycopg://u:mine@h/db?password=mine&sslmode=require"
+    assert ledger_place(Settings(database_url=given)) == hidden
+    assert (
+        shown("rediss://u:mine@[::1]:6379/0?password=mine")
+        == "rediss://u@[::1]:6379/0?password=***"
+    )
 
 
 def test_a_value_too_short_to_be_a_secret_leaves_words_alone() -> None:

@@ -63,6 +63,13 @@ def test_free_teams_end_as_teams_in_step(eddt: Catalog) -> None:
         assert free.summary() == in_step.summary()
 
 
+def test_a_free_part_is_given_its_answers_in_the_order_in_which_it_asked(eddt: Catalog) -> None:
+    def watch(report: TickReport) -> None:
+        assert [one.key for one in report.settled] == [one.key for one in report.decisions]
+
+    run_freely(Simulation(SHAPE, eddt).teams, Shuffled(5), lead=1, on_tick=watch)
+
+
 def test_nobody_gets_further_ahead_than_the_lead(eddt: Catalog) -> None:
     simulation, lead = Simulation(SHAPE, eddt), 2
     ticks: dict[str, int] = {}

@@ -85,6 +85,34 @@ def test_a_program_that_is_not_there_is_refused(tmp_path: Path, program: str) ->
         run(tmp_path, program)
 
 
+def test_a_program_of_the_directory_is_found_wherever_the_daemon_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder, says in ((tmp_path, "right"), (tmp_path / "here", "wrong")):
+        (folder / "check.sh").write_text(f"#!/bin/sh\necho {says}\n")
+        (folder / "check.sh").chmod(0o755)
+    assert run(tmp_path, "./check.sh").output == "right\n"
+    (tmp_path / "check.sh").unlink()
+    with pytest.raises(Refused):
+        run(tmp_path, "./check.sh")
+
+
+@pytest.mark.parametrize("entry", ["", ".", "bin"])
+def test_no_program_of_the_directory_stands_in_for_one_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{entry}{os.pathsep}{os.environ['PATH']}")
+    for place in (tmp_path, tmp_path / "bin"):
+        place.mkdir(exist_ok=True)
+        (place / "git").write_text("#!/bin/sh\necho planted\n")
+        (place / "git").chmod(0o755)
+    assert run(tmp_path, "git", "--version").output.startswith("git version")
+    assert run(tmp_path, "env", "git", "--version").output.startswith("git version")
+
+
 def test_the_middle_is_cut() -> None:
     assert middle_cut("short", 10) == "short"
     cut = middle_cut("a" * 50 + "b" * 50, 20)

@@ -1,62 +1,33 @@
-"""The loop: what is chosen is ruled on, done once, noted; and a daemon that ended goes on."""
+"""The loop: what is chosen, asked, done and noted, iteration by iteration."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text, update
 
-from cli.daemon import alerts
 from config.load import load_catalog
-from config.swarm import Governor
-from ledger import approvals, memories, swarm
-from ledger.approvals import APPROVALS, Standing
-from ledger.budgets import Bound, reserve, settle
+from ledger import memories
 from ledger.clock import SECOND
-from ledger.database import writing
 from ledger.memories import NewMemory, Source
 from ledger.swarm import State
-from producers.swarm import tools
 from producers.swarm.daemon import Ending, the_only_choice
-from producers.swarm.pace import Pace
-from routing.decision import Decision, Status
-from tests.unit.daemons import START, Answer, Ground, does, swarm_catalog
+from routing.decision import Privacy, Status
+from tests.unit.daemons import (
+    EDIT,
+    START,
+    Answers,
+    after_reading,
+    closed,
+    does,
+    ground,
+    swarm_catalog,
+)  # fmt: skip
 
-EDIT = {"path": "notes.md", "find": "first", "replace": "second"}
-GROUNDS: list[Ground] = []
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    while GROUNDS:
-        GROUNDS.pop().engine.dispose()
-
-
-def ground(folder: Path, answer: Answer, **more: Any) -> Ground:
-    GROUNDS.append(Ground(folder, answer, **more))
-    return GROUNDS[-1]
-
-
-def after_reading(then: Answer) -> Answer:
-    """Reads the file first, since nothing is edited unseen."""
-
-    def answer(decision: Decision) -> str | None:
-        if decision.key.startswith("i00001"):
-            return does("read_file", path="notes.md")(decision)
-        return then(decision)
-
-    return answer
-
-
-# The seven steps.
+__all__ = ["closed"]
 
 
 def test_an_iteration_reads_and_notes(tmp_path: Path) -> None:
@@ -99,6 +70,14 @@ def test_only_files_that_no_prompt_shows_are_summed_up(tmp_path: Path) -> None:
     prompt = next(d.prompt for d in here.answers.asked if d.key.endswith(".work"))
     assert prompt.startswith("Material:\na long line")
     assert prompt.endswith("Task: Sum up the file long.md.")
+
+
+def test_a_key_in_a_file_is_in_no_prompt(tmp_path: Path) -> None:
+    here = ground(tmp_path, does("summarize"), actions=("summarize", "git_log"), max_iterations=2)
+    (here.root / "long.md").write_text("sk-ant-REDACTED\n" + "a line\n" * 400)
+    here.work()
+    assert any(d.key.endswith(".work") for d in here.answers.asked)
+    assert not any("sk-ant" in d.prompt for d in here.answers.asked)
 
 
 def test_a_long_output_is_put_into_a_sentence_by_its_own_class(tmp_path: Path) -> None:
@@ -221,6 +200,23 @@ def test_memories_are_written_with_their_topic_in_one_transaction(tmp_path: Path
     )  # fmt: skip
 
 
+def test_what_a_private_daemon_noted_is_hidden_from_those_whose_prompts_may_leave(
+    tmp_path: Path,
+) -> None:
+    note = after_reading(does("write_memory", content="a private fact"))
+    here = ground(tmp_path, note, max_iterations=2, privacy=Privacy.HIGH)
+    here.work()
+    (tmp_path / "open").mkdir()
+    for privacy, offered in ((Privacy.MEDIUM, False), (Privacy.MAXIMUM, True)):
+        here.order = replace(here.order, privacy=privacy, max_iterations=1, actions=())
+        here.run = here._run(here.order)
+        here.answers = Answers(does("query_memory"))
+        here.work()
+        [chosen] = [d for d in here.answers.asked if d.kind == "daemon_action"]
+        assert ("query_memory" in chosen.output.labels) is offered  # type: ignore[union-attr]
+        assert any("a private fact" in s.output for s in here.steps) is offered
+
+
 def test_consolidation_replaces_what_it_puts_together(tmp_path: Path) -> None:
     here = ground(tmp_path, does("consolidate"), actions=("consolidate", "search_text"))
     for number in range(3):
@@ -239,337 +235,6 @@ def test_memories_are_found_by_topic_and_age(tmp_path: Path) -> None:
     found = memories.query(here.engine, topic="bug", since=START + SECOND)
     assert [one.content for one in found] == ["bug 1"]
     assert memories.topics(here.engine) == {"bug": 2, "test": 1}
-
-
-# The governor and persons.
-
-
-def exec_ground(folder: Path, **more: Any) -> Ground:
-    return ground(folder, does("exec", argv=["touch", "touched"]), **more)
-
-
-def decide(here: Ground, *, approve: bool) -> str:
-    [request] = here.approvals(Standing.PENDING)
-    approvals.decide(here.engine, request.id, approve=approve, note="so", now=here.clock())
-    return request.id
-
-
-def test_what_needs_a_person_waits_and_the_daemon_goes_on(tmp_path: Path) -> None:
-    here = exec_ground(tmp_path, max_iterations=2)
-    assert here.work() is Ending.DONE
-    assert [s.state for s in here.steps] == [State.WAITING, State.DONE]
-    assert len(here.approvals(Standing.PENDING)) == 1
-    assert not (here.root / "touched").exists()
-
-
-def test_an_approved_action_is_done_once_also_after_the_last_iteration(tmp_path: Path) -> None:
-    here = exec_ground(tmp_path)
-    here.work()
-    decide(here, approve=True)
-    assert here.work() is Ending.DONE
-    assert (here.root / "touched").exists()
-    (here.root / "touched").unlink()
-    here.work()
-    assert not (here.root / "touched").exists()
-    assert [s.state for s in here.steps] == [State.WAITING, State.DONE]
-    assert here.approvals()[0].state is Standing.USED
-    log = [one.ruling for one in approvals.audit_log(here.engine)]
-    assert log == ["escalate", "approved", "used"]
-
-
-def test_a_rejected_action_is_not_done(tmp_path: Path) -> None:
-    here = exec_ground(tmp_path)
-    here.work()
-    id = decide(here, approve=False)
-    here.order = replace(here.order, max_iterations=8)
-    here.work()
-    assert [s.state for s in here.steps if s.action == "exec"] == [State.WAITING, State.DENIED]
-    assert not (here.root / "touched").exists()
-    with pytest.raises(ValueError.__base__, match="rejected already"):
-        approvals.decide(here.engine, id, approve=True, note="", now=here.clock())
-
-
-def test_what_was_rejected_is_not_asked_again(tmp_path: Path) -> None:
-    here = ground(tmp_path, after_reading(does("edit_file", **EDIT)), max_iterations=3)
-    here.answers.status = Status.DEGRADED
-    here.order = replace(here.order, max_iterations=2)
-    here.work()
-    decide(here, approve=False)
-    assert here.steps[1].note == "rejected by a person: so"
-    here.order = replace(here.order, max_iterations=3)
-    here.work()
-    assert (here.steps[2].state, here.steps[2].note) == (
-        State.DENIED, "denied: a person rejected it before so",
-    )  # fmt: skip
-    assert len(here.approvals()) == 1
-
-
-def test_an_approval_lapses(tmp_path: Path) -> None:
-    here = exec_ground(tmp_path)
-    here.work()
-    decide(here, approve=True)
-    here.clock.sleep(here.catalog.swarm.governor.approval_ttl_s)
-    here.work()
-    assert not (here.root / "touched").exists()
-    assert here.approvals()[0].state is Standing.EXPIRED
-
-
-def test_other_arguments_than_the_approved_ones_are_not_used(tmp_path: Path) -> None:
-    here = exec_ground(tmp_path)
-    here.work()
-    id = decide(here, approve=True)
-    with writing(here.engine) as connection:
-        connection.execute(
-            update(APPROVALS)
-            .where(APPROVALS.c.id == id)
-            .values(arguments=json.dumps({"argv": ["touch", "other"]}))
-        )
-    here.work()
-    assert list(here.root.glob("*o*")) == [here.root / "notes.md"]
-    assert here.approvals()[0].note == "its arguments are not those that were approved"
-
-
-def test_what_is_denied_by_now_is_not_done_though_it_was_approved(tmp_path: Path) -> None:
-    here = exec_ground(tmp_path)
-    here.work()
-    decide(here, approve=True)
-    here.catalog = swarm_catalog(governor=Governor.model_validate({"rulings": {"exec": "deny"}}))
-    here.work()
-    assert not (here.root / "touched").exists()
-    assert here.approvals()[0].state is Standing.REJECTED
-
-
-def test_an_approved_edit_of_a_file_that_was_changed_since_is_not_made(tmp_path: Path) -> None:
-    here = ground(tmp_path, after_reading(does("edit_file", **EDIT)), max_iterations=2)
-    here.answers.status = Status.DEGRADED
-    here.work()
-    decide(here, approve=True)
-    (here.root / "notes.md").write_text("first line, by a person\n")
-    here.work()
-    assert (here.root / "notes.md").read_text() == "first line, by a person\n"
-    assert "changed since" in here.steps[2].note
-
-
-def test_a_command_whose_words_are_denied_never_reaches_a_person(tmp_path: Path) -> None:
-    here = ground(tmp_path, does("exec", argv=["dropdb", "production"]))
-    here.work()
-    assert here.steps[0].state is State.DENIED
-    assert here.approvals() == []
-    [line] = approvals.audit_log(here.engine)
-    assert (line.ruling, line.arguments) == ("deny", {"argv": ["dropdb", "production"]})
-
-
-def test_a_daemon_that_waits_goes_on_when_somebody_has_seen_to_it(tmp_path: Path) -> None:
-    here = exec_ground(tmp_path)
-    looks = 0
-
-    def sleep(seconds: float) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 3:
-            decide(here, approve=True)
-
-    here.clock.sleep = sleep  # type: ignore[method-assign]
-    assert here.work(waits=True) is Ending.DONE
-    assert (here.root / "touched").exists()
-
-
-def test_a_daemons_daemon_works_within_the_same_bounds_and_asks_nobody(tmp_path: Path) -> None:
-    here = ground(tmp_path, does("spawn_daemon", objective="sub"))
-    here.work()
-    decide(here, approve=True)
-    here.work()
-    assert here.steps[1].output.startswith(
-        "all iterations are done; objective: sub\niteration 5 of 5"
-    )
-    with here.engine.connect() as connection:
-        [child] = connection.execute(text("select id from run where mode = 'daemon-child'")).all()
-    inner = swarm.steps(here.engine, child.id)
-    assert "spawn_daemon" not in {s.action for s in inner}
-    assert {s.state for s in inner} <= {State.DONE, State.FAILED, State.DENIED}
-
-
-# Going on after an end in the midst of things.
-
-
-class Killed(BaseException):
-    """The process ends here; nothing after it happens."""
-
-
-def cut(monkeypatch: pytest.MonkeyPatch, here: Ground, module: Any, name: str) -> None:
-    """Let a daemon work until that function is called."""
-
-    def dies(*_: Any, **__: Any) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, name, dies)
-        with pytest.raises(Killed):
-            here.work()
-
-
-def test_an_end_between_answer_and_intent_asks_nothing_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = ground(tmp_path, after_reading(does("edit_file", **EDIT)), max_iterations=2)
-    first = swarm.begin
-    calls = iter(range(2))
-    monkeypatch.setattr(
-        swarm, "begin", lambda *a, **k: first(*a, **k) if next(calls) == 0 else killed()
-    )
-    with pytest.raises(Killed):
-        here.work()
-    monkeypatch.setattr(swarm, "begin", first)
-    before = len(here.answers.asked)
-    here.work()
-    assert len(here.answers.asked) == before
-    assert (here.root / "notes.md").read_text() == "second line\n"
-
-
-def killed() -> Any:
-    raise Killed
-
-
-def test_an_edit_that_was_made_is_not_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    edit = {"path": "notes.md", "find": "", "replace": "more"}
-    here = ground(tmp_path, after_reading(does("edit_file", **edit)), max_iterations=2)
-    first = swarm.finish
-    calls = iter(range(2))
-    monkeypatch.setattr(
-        swarm, "finish", lambda *a, **k: first(*a, **k) if next(calls) == 0 else killed()
-    )
-    with pytest.raises(Killed):
-        here.work()
-    assert here.steps[1].state is State.INTENT
-    monkeypatch.setattr(swarm, "finish", first)
-    here.work()
-    assert (here.root / "notes.md").read_text() == "first line\nmore\n"
-    assert (here.steps[1].state, here.steps[1].note) == (State.DONE, "done, as the file shows")
-
-
-def test_an_edit_that_was_not_made_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = ground(tmp_path, after_reading(does("edit_file", **EDIT)), max_iterations=2)
-    cut(monkeypatch, here, tools.Directory, "write")
-    assert here.steps[1].state is State.INTENT
-    here.work()
-    assert (here.root / "notes.md").read_text() == "second line\n"
-    assert here.steps[1].state is State.DONE
-
-
-def test_an_edit_of_a_file_that_is_neither_old_nor_new_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = ground(tmp_path, after_reading(does("edit_file", **EDIT)), max_iterations=2)
-    cut(monkeypatch, here, tools.Directory, "write")
-    (here.root / "notes.md").write_text("something else\n")
-    here.work()
-    assert here.steps[1].state is State.UNKNOWN
-    assert (here.root / "notes.md").read_text() == "something else\n"
-
-
-def test_a_program_in_whose_midst_it_ended_is_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = exec_ground(tmp_path)
-    here.work()
-    decide(here, approve=True)
-    cut(monkeypatch, here, swarm, "finish")
-    assert (here.root / "touched").exists()
-    (here.root / "touched").unlink()
-    here.work()
-    assert not (here.root / "touched").exists()
-    assert [s.state for s in here.steps] == [State.WAITING, State.UNKNOWN]
-
-
-def test_what_may_have_taken_effect_is_begun_again_by_a_person_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here = ground(
-        tmp_path, does("run", command="once"), max_iterations=2,
-        catalog=swarm_catalog(commands={"once": ("touch", "touched"), "other": ("true",)}),
-    )  # fmt: skip
-    cut(monkeypatch, here, swarm, "finish")
-    (here.root / "touched").unlink()
-    here.work()
-    assert [s.state for s in here.steps] == [State.UNKNOWN, State.WAITING]
-    assert not (here.root / "touched").exists()
-    decide(here, approve=True)
-    here.work()
-    assert (here.root / "touched").exists()
-
-
-def test_what_only_reads_or_records_is_done_again_and_noted_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answer = does("write_memory", content="a fact")
-    here = ground(tmp_path, after_reading(answer), max_iterations=2)
-    cut(monkeypatch, here, swarm, "finish")
-    assert here.steps[0].state is State.INTENT
-    here.work()
-    assert [s.state for s in here.steps] == [State.DONE, State.DONE]
-    assert len(memories.query(here.engine)) == 1
-    swarm.finish(here.engine, here.steps[1].id,
-                 swarm.Outcome(State.DONE, "", "", NewMemory("bug", "twice", Source.DAEMON)),
-                 here.clock())  # fmt: skip
-    assert len(memories.query(here.engine)) == 1
-
-
-# The kill file and the rate.
-
-
-def test_the_kill_file_stops_it_before_the_next_action(tmp_path: Path) -> None:
-    here = ground(tmp_path, does("read_file"), max_iterations=9)
-    here.kill_file.touch()
-    assert here.work() is Ending.KILLED
-    assert (here.steps, here.answers.asked) == ([], [])
-    here.kill_file.unlink()
-
-    def answer(decision: Decision) -> str | None:
-        if decision.key.startswith("i00002"):
-            here.kill_file.touch()
-        return does("search_text", query="x")(decision)
-
-    here.answers._answer = answer
-    assert here.work() is Ending.KILLED
-    assert len(here.steps) == 2
-
-
-def test_iterations_keep_to_their_rate(tmp_path: Path) -> None:
-    here = ground(tmp_path, does("search_text", query="x"), max_iterations=5)
-    here.work(per_hour=2)
-    starts = [s.created_at for s in here.steps]
-    assert len(starts) == 5
-    for earlier, later in zip(starts, starts[2:], strict=False):
-        assert later - earlier >= 3_600 * SECOND
-    assert sum(here.clock.slept) == pytest.approx(7_200, abs=2)
-    assert max(here.clock.slept) <= 1.0
-
-
-def test_the_kill_file_ends_a_long_sleep(tmp_path: Path) -> None:
-    here = ground(tmp_path, does("search_text", query="x"), max_iterations=5)
-    here.clock.sleep = lambda seconds: here.kill_file.touch()  # type: ignore[method-assign]
-    assert here.work(per_hour=1) is Ending.KILLED
-    assert len(here.steps) == 1
-
-
-def test_the_rate_counts_what_earlier_processes_did(tmp_path: Path) -> None:
-    pace = Pace(3, tmp_path / "kill", lambda: START, lambda seconds: None)
-    assert pace.due_at([1, 2]) == 0
-    assert pace.due_at([5, 1, 9, 7]) == 5 + 3_600 * SECOND
-    assert Pace(None, tmp_path, lambda: 0, print).due_at([1, 2, 3]) == 0
-
-
-def test_a_budget_past_its_mark_is_told_of_once(tmp_path: Path) -> None:
-    here = ground(tmp_path, does("read_file"))
-    today = datetime.now(UTC).date().isoformat()
-    bound, told = Bound(f"day:{today}", 10_000_000), set[str]()
-    for micros, news in ((7_900_000, 0), (200_000, 1), (100_000, 0)):
-        with writing(here.engine) as connection:
-            assert reserve(connection, [bound], micros) is None
-            settle(connection, [bound.scope], micros, micros)
-        assert len(alerts(here.engine, here.run.id, 0.8, told)) == news
 
 
 def test_a_schema_that_leaves_no_choice_is_not_asked() -> None:

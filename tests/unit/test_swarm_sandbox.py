@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from config.errors import InputError
+from producers.swarm import sandbox
 from producers.swarm.sandbox import Directory, Refused, fingerprint
 
 SECRET = "outside"
@@ -25,7 +26,7 @@ PATHS = st.one_of(
 )
 FEW = settings(
     max_examples=300, deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 
 
@@ -120,6 +121,23 @@ def test_a_link_that_appears_between_look_and_step_leads_nowhere(
     monkeypatch.setattr(Directory, "locate", swapped)
     with pytest.raises(Refused, match="not below the working directory"):
         place.text("a/b/file.txt")
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_listed_is_not_entered(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sandbox._is_skipped
+
+    def swapped(name: str) -> bool:
+        if name == "b":
+            (root / "a" / "b" / "inner").unlink()
+            (root / "a" / "b").rmdir()
+            (root / "a" / "b").symlink_to(root.parent / "folder")
+        return real(name)
+
+    monkeypatch.setattr(sandbox, "_is_skipped", swapped)
+    assert [one.path for one in directory(root).files()] == ["a/file.txt"]
+    assert (root / "a" / "b" / "file.txt").exists()
 
 
 def test_a_write_keeps_the_mode_and_breaks_hard_links(root: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,12 @@ def test_dependencies_of_every_sort_of_file(tmp_path: Path) -> None:
     assert "all imports are declared" in found
 
 
+def test_files_that_are_nothing_but_depth_declare_nothing(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text("[" * 90_000)
+    (tmp_path / "pyproject.toml").write_text("a = " + "[" * 90_000)
+    assert do(tmp_path, "check_deps").text == "0 declared"
+
+
 class Page(BaseHTTPRequestHandler):
     """Answers by the path."""
 
@@ -147,6 +155,39 @@ def test_other_addresses_are_refused(tmp_path: Path, url: str) -> None:
         ACTIONS["http_request"].prepare(tools(tmp_path), {"method": "GET", "url": url})
 
 
+@pytest.mark.parametrize("host", ["[::1", "a:99999999", "\u2028.example", "xn--\u00e9"])
+def test_an_address_that_is_none_is_a_refusal(tmp_path: Path, host: str) -> None:
+    with pytest.raises(Refused, match="does not answer|no http or https"):
+        used = tools(tmp_path)
+        action = ACTIONS["http_request"]
+        given = {"method": "GET", "url": f"http://{host}/"}
+        action.carry_out(used, action.prepare(used, given).arguments, {})
+
+
+def test_a_server_that_drips_is_left_in_time(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        stop = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.recv(10_000)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                while not stop.wait(0.05):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        used = tools(tmp_path, command_s=0.5)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        try:
+            with pytest.raises(Refused, match="took longer than 0.5 s"):
+                ACTIONS["http_request"].carry_out(used, {"method": "GET", "url": url}, {})
+        finally:
+            stop.set()
+            thread.join()
+
+
 def test_an_address_that_does_not_answer_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="does not answer"):
         do(tmp_path, "http_request", method="GET", url="http://127.0.0.1:9/")
@@ -157,6 +198,8 @@ def test_a_command_of_the_profile_runs(tmp_path: Path) -> None:
     run = ACTIONS["run"].carry_out
     assert run(used, {"command": "say"}, {}) == Result("hello")
     assert run(used, {"command": "fail"}, {}).state is State.FAILED
+    with pytest.raises(Refused, match="no command 'gone'"):
+        run(used, {"command": "gone"}, {})
 
 
 def test_outputs_are_bounded_and_hold_no_keys() -> None:

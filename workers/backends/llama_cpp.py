@@ -29,11 +29,10 @@ from workers.engine.labels import build_trie
 from workers.engine.limits import check_model
 from workers.gpus import physical_cores
 from workers.models import adapter_paths, weights_path
-from workers.turns import CpuTurns
+from workers.needs import PREFIX_CELLS
+from workers.turns import OWN_CORES, CpuTurns
 
 SEQUENCES = 256
-PREFIX_CELLS = 4096
-"""Room beside the context proper, for the constant parts of many templates and for batches."""
 
 
 _News = queue.SimpleQueue[tuple[Key, Future[Result] | Request]]
@@ -213,7 +212,8 @@ def open_llama(settings: Settings, lane_name: str) -> LlamaBackend:
     files = adapter_paths(settings, lane.model)
     check_model(path, lane.model, model.context)
     on_gpu = model.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
-    turns = None if on_gpu else CpuTurns(settings.models_dir)
+    alone = os.environ.get(OWN_CORES) == "1"
+    turns = None if on_gpu or alone else CpuTurns(settings.models_dir)
     context = LlamaContext(path, shape, turns)
     adapters = Adapters(context, files, model.max_adapters)
     adapters.preload(model.preload)

@@ -1,0 +1,1 @@
+"""Two hosts on one machine: a broker and a database on one, workers and commands on the other."""

@@ -1,0 +1,1 @@
+"""What `uptier doctor` looks at: the machine, the software, weights, keys, broker and ledger."""
