@@ -51,13 +51,14 @@ def use(settings: Settings) -> None:
 def spans() -> Spans | None:
     """Where this process tells spans; ``None`` while nothing is traced."""
     global _spans
-    if _settings is None or _settings.traces_url is None:
+    settings = _settings
+    if settings is None or settings.traces_url is None:
         return None
     with _lock:
         if _spans is None or _spans[0] != os.getpid():  # a fork has no thread that would send them
             from ledger.spans import Spans
 
-            _spans = os.getpid(), Spans(_settings.traces_url, _settings.traces_share)
+            _spans = os.getpid(), Spans(settings.traces_url, settings.traces_share)
         return _spans[1]
 
 
@@ -84,8 +85,9 @@ def flush() -> None:
 
 
 def end() -> None:
-    """Send what this process has not sent yet."""
-    global _spans
+    """Send what this process has not sent yet, and tell no more until ``use`` is called again."""
+    global _settings, _spans
+    _settings = None
     if _spans is not None and _spans[0] == os.getpid():
         _spans[1].close()
         _spans = None

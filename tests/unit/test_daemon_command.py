@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from cli.approvals import _visible
 from cli.chat_screen import printable
 from cli.chat_session import _alone
 from cli.daemon import _refuse_own_house, _unfinished
 from cli.memory import _private_run
+from cli.output import plain
 from config.errors import InputError
 from config.settings import Settings
 from config.swarm import Verdict
@@ -78,7 +78,7 @@ def test_what_a_person_notes_in_private_stays_at_home(settings: Settings, engine
 
 
 def test_nothing_hides_in_what_a_person_is_to_approve() -> None:
-    shown = _visible('{"argv": ["rm", "\u202efdp.exe", "\x1b[2K", "\u200b", "\u00e4"]}\n')
+    shown = plain('{"argv": ["rm", "\u202efdp.exe", "\x1b[2K", "\u200b", "\u00e4"]}\n')
     assert shown == '{"argv": ["rm", "\\u202efdp.exe", "\\x1b[2K", "\\u200b", "\u00e4"]}\n'
     assert "\x1b" not in printable("\x1b]0;title\x07")
 

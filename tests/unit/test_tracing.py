@@ -55,6 +55,14 @@ def opened(monkeypatch: pytest.MonkeyPatch, share: float) -> tuple[spans.Spans, 
     return spans.Spans(URL, share), exporter.kept
 
 
+def test_after_the_end_nobody_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spans, "OTLPSpanExporter", lambda **_: Exporter("", 0))
+    tracing.use(load_settings(profile="tiny", traces_url=URL))
+    assert tracing.spans() is not None
+    tracing.end()
+    assert tracing.spans() is None
+
+
 def ended(one: str, parent: str | None = None) -> Ended:
     return Ended(one, "run", "question", "accepted", "tier1", 0, 5, 1_000, 9_000, parent)
 
