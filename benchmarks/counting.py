@@ -22,8 +22,8 @@ from ledger.database import migrate, open_ledger
 from ledger.metrics import totals
 from ledger.metrics.page import Page
 from ledger.records import Planned, StoredVerdict, Tried
+from ledger.rulings import Ruling, Settlement
 from ledger.runs import start_run
-from ledger.transitions import Ruling, Settlement
 from routing.decision import ChoiceOutput, Complexity, Decision, Hop, Plan, Status
 from workers.valkey import Valkey, free_port
 

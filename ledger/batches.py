@@ -17,14 +17,13 @@ from ledger.records import settled
 from ledger.runs import RUNS, RunInfo, find_run, run_of
 from ledger.tables import TABLES
 from ledger.taken import Usage, usages
-from ledger.transitions import ATTEMPTS, DECISIONS, chunks
+from ledger.transitions import ATTEMPTS, DECISIONS, OPEN, chunks
 from routing.decision import Settled, State, Status
 
 MODE = "batch"
 LINES = TABLES.tables["batch_line"]
 PAGE = 500
 """Lines that are read from the ledger at once."""
-OPEN = [state.value for state in State if state is not State.SETTLED]
 UNANSWERED = (Status.BUDGET, Status.EXPIRED, Status.DEAD, Status.CANCELLED)
 
 
@@ -201,7 +200,7 @@ def open_count(engine: Engine, run_id: str) -> int:
     """How many decisions of a run are not settled; audits, for which nobody waits, do not count."""
     query = select(func.count()).where(
         DECISIONS.c.run_id == run_id,
-        DECISIONS.c.state.in_(OPEN),  # each of them is looked up in the index, which "not" is not
+        DECISIONS.c.state.in_(OPEN),
         DECISIONS.c.propensity.is_(None),
     )
     with reading(engine) as connection:

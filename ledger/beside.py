@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from ledger.records import Planned, decision_row
-from ledger.transitions import DECISIONS, Followers, insert_new
+from ledger.rulings import Followers
+from ledger.transitions import DECISIONS, insert_new
 
 
 def ask(

@@ -20,7 +20,8 @@ from ledger.budgets import Bound
 from ledger.database import reading, writing
 from ledger.metrics import counting
 from ledger.records import Claimed, Tried, attempt_row, attempt_values
-from ledger.transitions import ATTEMPTS, DECISIONS, Followers, after_error, held_rows
+from ledger.rulings import Followers
+from ledger.transitions import ATTEMPTS, DECISIONS, after_error, held_rows
 from routing.decision import State
 
 INTENT = "intent"

@@ -34,16 +34,13 @@ from ledger.records import (
     decision_row,
     settled,
 )
+from ledger.rulings import Followers, Refusal, Ruling, Settlement, Submission
 from ledger.transitions import (
     ATTEMPTS,
     DECISIONS,
     IDS,
+    OPEN,
     QUALITY_QUEUE,
-    Followers,
-    Refusal,
-    Ruling,
-    Settlement,
-    Submission,
     after_error,
     answered_rows,
     best_ending,
@@ -251,7 +248,7 @@ def cancel(
 def _open_ones(among: ColumnElement[bool]) -> Any:
     return (
         select(*DECISIONS.c)
-        .where(among, DECISIONS.c.state != State.SETTLED.value)
+        .where(among, DECISIONS.c.state.in_(OPEN))
         .order_by(DECISIONS.c.id)
         .with_for_update()
     )

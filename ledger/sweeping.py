@@ -12,11 +12,11 @@ from ledger import calls, outbox
 from ledger.database import reading, writing
 from ledger.metrics import counting
 from ledger.outbox import CHECK, DECIDE
+from ledger.rulings import Followers, Refusal
 from ledger.transitions import (
     DECISIONS,
+    OPEN,
     QUALITY_QUEUE,
-    Followers,
-    Refusal,
     answered_rows,
     chunks,
     ending_without,
@@ -38,7 +38,7 @@ def expire(engine: Engine, now: int, limit: int = 500) -> Followers:
     followers = Followers()
     query = (
         select(*DECISIONS.c)
-        .where(DECISIONS.c.state != State.SETTLED.value, DECISIONS.c.deadline_at < now)
+        .where(DECISIONS.c.state.in_(OPEN), DECISIONS.c.deadline_at < now)
         .limit(limit)
     )
     with reading(engine) as connection:

@@ -9,7 +9,7 @@ from config.catalog import Catalog
 from ledger.answers import Answered
 from ledger.certificates import Certificates
 from ledger.policies import Policies
-from ledger.transitions import Settlement
+from ledger.rulings import Settlement
 from ledger.votes import Earlier
 from routing.audit import is_top
 from routing.decision import Status

@@ -18,7 +18,7 @@ from ledger.cache_audits import Audit, agreement, close_audits, open_audits, tri
 from ledger.clock import SECOND, Clock
 from ledger.patience import patiently
 from ledger.records import Claimed, Hit, plan_of
-from ledger.transitions import Settlement
+from ledger.rulings import Settlement
 from routing.consensus import panel_of, policy_fingerprint
 from routing.decision import CacheScope, Decision, Settled, Status
 from routing.fingerprint import Place, place_of, policy_of, privacy_domain

@@ -19,7 +19,7 @@ from ledger.lanes import ClosedLanes
 from ledger.patience import patiently
 from ledger.policies import Policies
 from ledger.records import Planned, StoredVerdict
-from ledger.transitions import Ruling, Settlement
+from ledger.rulings import Ruling, Settlement
 from ledger.votes import Child, Earlier, find_children, find_earlier
 from routing.agreement import agreement
 from routing.audit import is_top

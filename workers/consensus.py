@@ -9,7 +9,7 @@ from config.catalog import Catalog
 from config.consensus import Consensus
 from ledger.answers import Answered
 from ledger.records import Planned
-from ledger.transitions import Settlement
+from ledger.rulings import Settlement
 from ledger.votes import Child
 from routing.agreement import agreement
 from routing.consensus import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from config.catalog import Catalog
 from ledger.records import Claimed
-from ledger.transitions import Refusal
+from ledger.rulings import Refusal
 from routing.decision import Status
 from routing.policy import may_see
 from routing.wishes import privacy_of

@@ -20,8 +20,8 @@ from ledger.patience import patiently
 from ledger.planning import Planner
 from ledger.raw import find_by_keys, find_run_id
 from ledger.records import Planned
+from ledger.rulings import Followers
 from ledger.runs import ensure_run
-from ledger.transitions import Followers
 from routing.decision import MAX_KEY_CHARS, Decision, Settled
 from routing.raw import can_be_kept, decision_from
 from workers.publishing import Publisher

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ledger import tracing
 from ledger.answers import Answered
 from ledger.records import Claimed, Tried
-from ledger.transitions import Ruling
+from ledger.rulings import Ruling
 
 if TYPE_CHECKING:
     from ledger.spans import Attributes

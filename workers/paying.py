@@ -16,7 +16,7 @@ from ledger.clock import SECOND, Clock
 from ledger.patience import patiently
 from ledger.providers import Health, Verdict
 from ledger.records import Claimed, Tried, plan_of
-from ledger.transitions import Refusal
+from ledger.rulings import Refusal
 from routing.decision import Status
 from routing.policy import next_hop
 from routing.retries import LONGEST_WISH_S

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from config.queues import notify, send
 from ledger import outbox, tracing
 from ledger.records import Ended
-from ledger.transitions import Followers
+from ledger.rulings import Followers
 from routing.decision import Status
 
 log = logging.getLogger(__name__)

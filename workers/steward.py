@@ -15,7 +15,7 @@ from ledger.clock import SECOND, Clock
 from ledger.lanes import Standing
 from ledger.metrics import totals
 from ledger.metrics.totals import known_kinds
-from ledger.transitions import Followers
+from ledger.rulings import Followers
 from ledger.workers import hold_office, leave_office, served_lanes
 from workers.learning import Learning
 from workers.publishing import Publisher

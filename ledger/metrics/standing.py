@@ -17,6 +17,7 @@ from ledger.metrics.sample import Sample, sample
 from ledger.outbox import OUTBOX
 from ledger.providers import BREAKER_STATES, standings
 from ledger.tables import TABLES
+from ledger.transitions import OPEN
 from ledger.workers import LEADERS
 from routing.decision import State
 
@@ -47,10 +48,9 @@ def _queues(connection: Connection, catalog: Catalog, now: int) -> Iterator[Samp
     delayed = columns.not_before > now
     since = case((columns.not_before > columns.queued_at, columns.not_before),
                  else_=columns.queued_at)  # fmt: skip
-    open_states = (State.QUEUED.value, State.RUNNING.value, State.ANSWERED.value)
     query = (
         select(columns.lane, columns.state, delayed, func.count(), func.min(since))
-        .where(columns.state.in_(open_states))
+        .where(columns.state.in_(OPEN))
         .group_by(columns.lane, columns.state, delayed)
     )
     depth: dict[tuple[str, str], int] = dict.fromkeys(

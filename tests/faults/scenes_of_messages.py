@@ -12,7 +12,7 @@ from ledger import lifecycle, outbox
 from ledger.clock import now
 from ledger.outbox import CHECK, DECIDE, Message, new_id
 from ledger.records import Planned
-from ledger.transitions import Submission
+from ledger.rulings import Submission
 from routing.decision import Decision
 from routing.policy import plan
 from tests.faults.scene import Form, scene

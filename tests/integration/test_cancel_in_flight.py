@@ -15,8 +15,8 @@ from ledger import lifecycle
 from ledger.clock import now
 from ledger.database import migrate, open_ledger
 from ledger.records import Planned
+from ledger.rulings import Followers
 from ledger.runs import start_run
-from ledger.transitions import Followers
 from routing.decision import Decision, Plan, Preferences, Status, TextOutput
 from routing.policy import plan
 from tests.integration.stacks import wait_until

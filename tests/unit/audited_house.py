@@ -12,9 +12,9 @@ from ledger import lifecycle
 from ledger.database import migrate, open_ledger, reading
 from ledger.policies import Policies
 from ledger.records import Planned, Tried
+from ledger.rulings import Followers
 from ledger.runs import start_run
 from ledger.tables import TABLES
-from ledger.transitions import Followers
 from routing.decision import ChoiceOutput, Decision
 from routing.policy import plan
 from tests.unit.ledgers import claim_one, rows

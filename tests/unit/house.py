@@ -13,8 +13,8 @@ from ledger.clock import now
 from ledger.database import migrate, open_ledger
 from ledger.outbox import DECIDE, Message
 from ledger.records import Planned, StoredVerdict
+from ledger.rulings import Followers
 from ledger.runs import start_run
-from ledger.transitions import Followers
 from routing.decision import Decision, Output, Preferences, Settled
 from routing.policy import plan
 from tests.unit.ledgers import rows

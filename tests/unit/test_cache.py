@@ -23,7 +23,7 @@ from ledger.cache_stats import cache_stats
 from ledger.clock import SECOND
 from ledger.database import migrate, open_ledger
 from ledger.records import Claimed, Hit
-from ledger.transitions import Settlement
+from ledger.rulings import Settlement
 from routing.decision import (
     CacheScope,
     Complexity,

@@ -14,8 +14,8 @@ from ledger import lifecycle
 from ledger.budgets import Bound
 from ledger.calls import Begun, Intended, begin, close_lost, close_orphans
 from ledger.records import Claimed, Tried
+from ledger.rulings import Followers, Refusal
 from ledger.runs import start_run
-from ledger.transitions import Followers, Refusal
 from routing.decision import Complexity, Hop, Plan, Status
 from tests.unit.ledgers import LEASE_US, claim_one, fresh, planned, rows
 

@@ -14,9 +14,9 @@ from ledger import lifecycle, outbox, sweeping
 from ledger.database import migrate, open_ledger, reading
 from ledger.outbox import CHECK, DECIDE
 from ledger.records import Planned, StoredVerdict, Tried
+from ledger.rulings import Ruling, Settlement
 from ledger.runs import start_run
 from ledger.tables import TABLES
-from ledger.transitions import Ruling, Settlement
 from routing.decision import ChoiceOutput, Complexity, Decision, Hop, Plan, Status
 
 DECISIONS = TABLES.tables["decision"]

@@ -27,9 +27,9 @@ from ledger.metrics.page import Page
 from ledger.metrics.server import served
 from ledger.metrics.standing import standing
 from ledger.records import Hit, StoredVerdict, Tried
+from ledger.rulings import Ruling, Settlement
 from ledger.runs import start_run
 from ledger.tables import TABLES
-from ledger.transitions import Ruling, Settlement
 from ledger.workers import Life, announce
 from routing.decision import Status
 from tests.unit.ledgers import LEASE_US, claim_one, fresh, planned, rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from config.catalog import CacheType, Catalog, Shape
 from config.errors import ConfigurationError
 from config.load import load_catalog
 from config.settings import Settings
-from tests.fake_nvml import pynvml as fake
 from tests.unit.gguf_file import write_gguf
 from workers.engine.limits import shape
-from workers.gpus import Gpu, Hardware, detect_gpus, read_hardware, visible
+from workers.gpus import Gpu, Hardware
 from workers.launch import worker_specs
 from workers.needs import Need, cells, lane_needs, need, weights_mb
 from workers.placement import Plan, place
@@ -216,6 +214,12 @@ def test_a_lane_with_a_gpu_is_pinned_to_it_and_others_do_not_see_any() -> None:
     assert seen == {"a-1": "1", "b-1": "", "quality-1": ""}
 
 
+def test_a_slice_of_a_card_is_pinned_by_its_name() -> None:
+    slices = tuple(Gpu(f"MIG-{n}", f"MIG-{n}", 9_856) for n in (1, 2))
+    plan = placed(catalog(a={"model": "small", "gpu": 1}), Hardware(slices, 4))
+    assert plan.seats[0].placement.environment()["CUDA_VISIBLE_DEVICES"] == "MIG-2"
+
+
 def test_there_is_a_worker_for_each_lane_and_number_and_one_for_quality() -> None:
     profile = catalog(a={"model": "small"}, b={"model": "remote", "workers": 2})
     specs = worker_specs(placed(profile, NO_CARD))
@@ -379,102 +383,3 @@ def test_models_that_exceed_the_machines_memory_are_refused_with_the_sum() -> No
         profile, Hardware((), 4, memory_mb=10_999)
     )
     placed(profile, Hardware((), 4, memory_mb=11_000))
-
-
-# What the machine or a file tells.
-
-
-@pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr("workers.nvml.pynvml", fake)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    return monkeypatch
-
-
-def describe(nvml: pytest.MonkeyPatch, *told: dict[str, Any]) -> None:
-    nvml.setenv("FAKE_NVML", json.dumps(told))
-
-
-def test_cards_are_read_with_what_others_use(nvml: pytest.MonkeyPatch) -> None:
-    describe(
-        nvml,
-        {"memory_mb": 12_288, "used_mb": 900, "processes": {"11": 600, "12": 200, "13": None}},
-        {"memory_mb": None},
-        {"memory_mb": 1, "dead": True},
-    )
-    assert detect_gpus(ours=[11, 13]) == (
-        Gpu("0", "GPU-0000", 12_288, 300, "Fake RTX"),
-        Gpu("1", "GPU-0001", None, 0, "Fake RTX"),
-        Gpu("2", "", 0, 0, "does not answer"),
-    )
-
-
-def test_slices_are_cards(nvml: pytest.MonkeyPatch) -> None:
-    slices = [{"uuid": f"MIG-{n}", "memory_mb": 9_856} for n in (1, 2)]
-    describe(nvml, {"memory_mb": 40_000, "slices": slices}, {"memory_mb": 40_000})
-    found = detect_gpus()
-    assert found is not None
-    assert [(gpu.name, gpu.memory_mb) for gpu in found] == [
-        ("MIG-1", 9_856), ("MIG-2", 9_856), ("1", 40_000),
-    ]  # fmt: skip
-    plan = placed(catalog(a={"model": "small", "gpu": 1}), Hardware(found, 4))
-    assert plan.seats[0].placement.environment()["CUDA_VISIBLE_DEVICES"] == "MIG-2"
-
-
-def test_without_a_driver_nothing_is_known(nvml: pytest.MonkeyPatch) -> None:
-    nvml.delenv("FAKE_NVML", raising=False)
-    assert detect_gpus() is None
-    assert detect_gpus({"CUDA_VISIBLE_DEVICES": "3"}) == (Gpu("3"),)
-    describe(nvml)
-    assert detect_gpus() == ()
-
-
-@pytest.mark.parametrize(
-    ("chosen", "names"),
-    [(None, "01"), ("1,0", "10"), ("GPU-bb", "1"), ("", ""), ("1,7,0", "1"), ("-1", "")],
-)
-def test_cuda_visible_devices_chooses_and_orders(chosen: str | None, names: str) -> None:
-    left = visible((CARD, SECOND), chosen)
-    assert left is not None
-    assert "".join(gpu.name for gpu in left) == names
-
-
-def test_without_a_listing_cuda_visible_devices_stands() -> None:
-    assert visible(None, None) is None
-    assert visible(None, "") == ()
-    assert visible(None, "2,3") == (Gpu("2"), Gpu("3"))
-
-
-def test_a_file_describes_hardware(tmp_path: Path) -> None:
-    path = tmp_path / "rack.toml"
-    path.write_text(
-        "cores = 16\nmemory_gb = 64\n[[gpus]]\nmemory_gb = 12\n[[gpus]]\nmemory_gb = 24\n"
-    )
-    found = read_hardware(path)
-    assert found.gpus is not None
-    assert [gpu.memory_mb for gpu in found.gpus] == [12_288, 24_576]
-    assert (found.cores, found.memory_mb) == (16, 65_536)
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("[[gpus]]\nmemory_gb = -12\n", "gpus.0.memory_gb"),
-        ("[[gpus]]\nproduct = 'x'\n", "gpus.0.memory_gb"),
-        ("cores = 0\n", "cores"),
-        ("memory_gb = 'much'\n", "memory_gb"),
-        ("memory_gb = inf\n", "memory_gb"),
-        ("[[gpus]]\nmemory_gb = 12\ntaken_gb = inf\n", "gpus.0.taken_gb"),
-        ("gpu = 2\n", "gpu"),
-        ("cores = \n", "not valid TOML"),
-    ],
-)
-def test_what_is_wrong_in_a_file_is_named_in_one_line(
-    tmp_path: Path, text: str, named: str
-) -> None:
-    path = tmp_path / "rack.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigurationError) as caught:
-        read_hardware(path)
-    assert named in str(caught.value)
-    assert "\n" not in str(caught.value)
