@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import redis
 
-from benchmarks.overhead_watched import table, watched
+from benchmarks.overhead_watched import FEWEST_PAIRS, table, watched
 from cli.output import say
 from cli.session import Session, session
 from config.settings import Settings, load_settings
@@ -53,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _watched(options: argparse.Namespace) -> int:
+    if options.watched < FEWEST_PAIRS:
+        print(f"--watched {options.watched}: no bounds of 95 % follow from fewer than "
+              f"{FEWEST_PAIRS} pairs; name more", file=sys.stderr)  # fmt: skip
+        return 2
     asked = _Asked()
     with tempfile.TemporaryDirectory(prefix="uptier-bench-") as folder:
         figures = watched(

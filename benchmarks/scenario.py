@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.compare:
         found["compared"] = _compared(options)
     found["scenario"] = _lived(options, options.days, _scope(options))
-    print(_table(found, options))
     if options.json:
         print(json.dumps(found))
+    print(_table(found, options))
     return 1 if found["scenario"]["unsettled"] else 0
 
 
@@ -128,8 +129,9 @@ def _families(settings: Settings) -> dict[str, list[psutil.Process]]:
     state = json.loads((settings.stack_dir / "stack.json").read_text())
     found = {"client": [psutil.Process()]}
     for worker in state["workers"]:
-        process = psutil.Process(worker["process"]["pid"])
-        found[worker["name"]] = [process, *process.children(recursive=True)]
+        with suppress(psutil.NoSuchProcess, TypeError):  # one that is being started again
+            process = psutil.Process(worker["process"]["pid"])
+            found[worker["name"]] = [process, *process.children(recursive=True)]
     return found
 
 
@@ -157,6 +159,8 @@ def _table(found: dict[str, Any], options: argparse.Namespace) -> str:
     shares = ", ".join(f"{k} {v / one['decisions']:.1%}" for k, v in one["by_status"].items())
     tiers = ", ".join(f"{k} {v / one['decisions']:.1%}" for k, v in one["by_tier"].items())
     right = "-" if one["accuracy"] is None else f"{one['accuracy']:.1%} of {one['known']:,}"
+    dear = one["all_cloud_cost_usd"]
+    cloud = "not known" if dear is None else f"${dear:.2f}"
     profile = "scripted models" if options.scripted else f"profile {options.profile}"
     rows = [
         f"{found['machine']}; {options.agents} agents in {options.teams} teams, "
@@ -168,7 +172,7 @@ def _table(found: dict[str, Any], options: argparse.Namespace) -> str:
         f"models asked    {', '.join(f'{k} {v:,} times' for k, v in one['attempts'].items())}",
         f"right by rules  {right}",
         f"cost            ${one['cost_usd']:.4f}; "
-        f"all on the cloud ${one['all_cloud_cost_usd']:.2f}",
+        f"all on the cloud {cloud}",
         f"not settled     {one['unsettled']}; empty answers {one['empty']}",
         "memory, MB      " + ", ".join(f"{k} {v}" for k, v in one["memory_mb"].items())
         + f"; ledger on disk {one['ledger_mb']}",
@@ -179,8 +183,10 @@ def _table(found: dict[str, Any], options: argparse.Namespace) -> str:
     else:
         rows.append(f"the documents' claim on an RTX 4080: {DOCUMENTS_S} s for 130 days")
     for scope, lived in found.get("compared", {}).items():
-        rows.append(f"cache {scope:<9} {lived['accuracy']:.1%} right of {lived['known']:,}, "
-                    f"{lived['seconds']:.0f} s")  # fmt: skip
+        right = "-" if lived["accuracy"] is None else f"{lived['accuracy']:.1%}"
+        rows.append(
+            f"cache {scope:<9} {right} right of {lived['known']:,}, {lived['seconds']:.0f} s"
+        )
     return "\n".join(rows)
 
 

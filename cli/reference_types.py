@@ -53,7 +53,9 @@ def _toml(value: object) -> str:
         return f"[{', '.join(_toml(each) for each in value)}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{n} = {_toml(v)}" for n, v in value.items()) + "}"
-    return f'"{value}"'.replace(HOME, "~").replace("\n", "\\n")
+    told = str(value)
+    told = f"~{told.removeprefix(HOME)}" if told.startswith(f"{HOME}/") else told
+    return f'"{told}"'.replace("\n", "\\n")
 
 
 def shown_type(annotation: Any, metadata: list[Any]) -> str:

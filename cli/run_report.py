@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -86,7 +87,7 @@ def _write(
     engine: Engine, settings: Settings, info: RunInfo, out: Path | None, texts: bool
 ) -> Path:
     path = out or Path(f"run-{info.id}.html")
-    if path.is_dir() or not path.absolute().parent.is_dir():
+    if os.path.isdir(path) or not os.path.isdir(path.absolute().parent):
         raise InputError(f"--out {path} is no file in a folder that is there: name another")
     with err.status("reading the run"):
         page = document(

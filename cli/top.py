@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,9 @@ from rich.live import Live
 from cli.keyboard import key_within, single_keys
 from cli.output import out, print_json
 from cli.top_screen import screen
+from config.errors import InputError
 from config.settings import load_settings
+from workers.interrupts import Interrupts
 from workers.looking import Looker, take_two
 
 KEYS = "q leaves, space looks now"
@@ -36,6 +39,8 @@ def top(
     ] = None,
 ) -> None:
     """Watch the stack of this machine, or of the broker and the database that are set."""
+    if math.isnan(every):
+        raise InputError("--every nan is no number of seconds: give one from 0.2 to 3600")
     with Looker(load_settings(profile=profile, data_dir=data_dir)) as looker:
         if once or as_json or not out.is_terminal:
             found = take_two(looker, min(every, 1.0))
@@ -49,7 +54,9 @@ def top(
 def _watch(looker: Looker, every_s: float) -> None:
     # Drawn by nobody but the loop: what is on the screen is one look as a whole.
     live = Live(console=out, screen=True, auto_refresh=False)
-    with suppress(KeyboardInterrupt), single_keys(), live:  # Ctrl-C leaves, too
+    # Ctrl-C, SIGTERM and a hang-up leave, too, and leave the terminal as it was.
+    with suppress(KeyboardInterrupt), Interrupts() as interrupts, single_keys(), live:
+        interrupts.release()
         key = ""
         while key not in LEAVE:
             began = time.monotonic()

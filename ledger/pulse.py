@@ -1,8 +1,8 @@
 """What the ledger says of this moment: what waits, what was answered of late, what it costs.
 
 Open decisions are counted up to a limit, and what is recent is found by its id, which begins with
-the time. What grows with the ledger is one count alone, that of all decisions by state; it reads an
-index and no decision.
+the time; paid calls have an index of their own. What grows with the ledger is one count alone, that
+of all decisions by state; it reads an index and no decision.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ledger.clock import SECOND
 from ledger.database import reading
 from ledger.run_sums import ones
 from ledger.tables import TABLES
+from ledger.tables.decisions import PAID
 from ledger.workers import ALIVE_US
 from routing.decision import State
 
@@ -41,14 +42,15 @@ SHOWN_US = 20 * ALIVE_US
 
 @dataclass(frozen=True)
 class Waiting:
-    """Decisions of a lane that are not settled. ``oldest_us`` is when the oldest was queued."""
+    """Decisions of a lane that are not settled.
+
+    ``oldest_us`` is since when the oldest of those waits that a worker may take by now.
+    """
 
     lane: str
     queued: int = 0
     running: int = 0
     oldest_us: int | None = None
-    capped: bool = False
-    """Whether there are more than were counted."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Pulse:
     at: int
     states: dict[str, int]
     waiting: tuple[Waiting, ...]
+    capped: bool
+    """Whether more waits than was counted, on whatever lane."""
     unchecked_us: int | None
     recent: tuple[Recent, ...]
     window_us: int
@@ -124,11 +128,13 @@ def take_pulse(engine: Engine, now: int) -> Pulse:
     """
     with reading(engine) as connection:
         since, recent = _recent(connection, now)
+        waiting, capped = _waiting(connection, now)
         decided, climbed = _climbed(connection, since)
         return Pulse(
             at=now,
             states=_states(connection),
-            waiting=_waiting(connection),
+            waiting=waiting,
+            capped=capped,
             unchecked_us=_unchecked(connection),
             recent=recent,
             window_us=max(now - since, 1),
@@ -153,7 +159,7 @@ def spent(engine: Engine, since: int, until: int, lanes: Collection[str]) -> Spe
         func.coalesce(func.sum(columns.cost_micros), 0), ones(unknown),
         func.coalesce(func.sum(case((unknown, columns.estimated_micros), else_=0)), 0),
     ).where(
-        columns.id >= first_id(since), columns.id < first_id(until), columns.lane.in_(lanes)
+        PAID, columns.id >= first_id(since), columns.id < first_id(until), columns.lane.in_(lanes)
     )  # fmt: skip
     with reading(engine) as connection:
         micros, count, estimated = connection.execute(query).one()
@@ -181,8 +187,10 @@ class Books:
         settled = max(self._until, now - PACE_US)
         self._older += spent(self._engine, self._until, settled, self._lanes)
         self._until = settled
-        today = self._older + spent(self._engine, settled, now + SECOND, self._lanes)
-        late = spent(self._engine, now - PACE_US, now + SECOND, self._lanes)
+        recent = late = spent(self._engine, settled, now + SECOND, self._lanes)
+        if settled != now - PACE_US:  # just after midnight
+            late = spent(self._engine, now - PACE_US, now + SECOND, self._lanes)
+        today = self._older + recent
         return today, late.micros * 3600 * SECOND // PACE_US
 
 
@@ -191,26 +199,29 @@ def _states(connection: Connection) -> dict[str, int]:
     return {state: number for state, number in connection.execute(query)}  # noqa: C416
 
 
-def _waiting(connection: Connection) -> tuple[Waiting, ...]:
+def _waiting(connection: Connection, now: int) -> tuple[tuple[Waiting, ...], bool]:
     found: dict[str, dict[str, Any]] = {}
+    capped = False
+    columns = DECISIONS.c
+    since = case((columns.not_before > columns.queued_at, columns.not_before),
+                 else_=columns.queued_at)  # fmt: skip
     for state, name in ((State.QUEUED, "queued"), (State.RUNNING, "running")):
         some = (
-            select(DECISIONS.c.lane, DECISIONS.c.queued_at)
-            .where(DECISIONS.c.state == state.value)
+            select(columns.lane, since.label("since"), columns.not_before)
+            .where(columns.state == state.value)
             .limit(MOST_OPEN)
             .subquery()
         )
-        oldest = func.min(some.c.queued_at)
+        oldest = func.min(case((some.c.not_before <= now, some.c.since)))
         query = select(some.c.lane, func.count().label("n"), oldest.label("oldest"))
         rows = connection.execute(query.group_by(some.c.lane)).all()
-        capped = sum(row.n for row in rows) == MOST_OPEN
+        capped |= sum(row.n for row in rows) == MOST_OPEN
         for row in rows:
             values = found.setdefault(row.lane, {"lane": row.lane})
             values[name] = row.n
-            values["capped"] = values.get("capped", False) or capped
             if state is State.QUEUED:
                 values["oldest_us"] = row.oldest
-    return tuple(Waiting(**values) for _, values in sorted(found.items()))
+    return tuple(Waiting(**values) for _, values in sorted(found.items())), capped
 
 
 def _unchecked(connection: Connection) -> int | None:

@@ -32,7 +32,7 @@ LABELS = TABLES.tables["label"]
 BINS = 48
 """Of the time that a run took."""
 EDGES_US = tuple(round(10 ** (2 + step / 5)) for step in range(36))
-"""Upper ends of the bins of latency, five a decade from 0.1 ms to 1,000 s."""
+"""Upper ends of the bins of latency, five a decade from 0.1 ms to 1,000 s; one more is above."""
 CONFIDENCES = 10
 """Bins of stated probability."""
 MOST_HOPS = 6
@@ -53,7 +53,7 @@ class Settled:
 @dataclass(frozen=True)
 class LaneLatency:
     """How long attempts of a lane took. ``bins`` counts those below each of ``EDGES_US`` and not
-    below the one before; quantiles are milliseconds by percentage."""
+    below the one before, then the rest; quantiles are milliseconds by percentage."""
 
     lane: str
     bins: tuple[int, ...]
@@ -119,6 +119,8 @@ def _span(connection: Connection, run_id: str) -> tuple[int, int]:
 def _over_time(connection: Connection, run_id: str, begins: int, ends: int) -> tuple[Settled, ...]:
     columns = DECISIONS.c
     place = (columns.settled_at - begins) * BINS // (ends - begins + 1)
+    # What settles while the page is made, and clocks that disagree, stay inside.
+    place = case((place < 0, 0), (place >= BINS, BINS - 1), else_=place)
     query = (
         select(place.label("bin"), columns.answer_lane, columns.status, func.count().label("n"))
         .where(of_run(run_id), columns.settled_at.is_not(None))
@@ -133,7 +135,7 @@ def _latency(connection: Connection, run_id: str) -> tuple[LaneLatency, ...]:
     columns = ATTEMPTS.c
     inside = case(
         *((columns.inference_us < edge, place) for place, edge in enumerate(EDGES_US)),
-        else_=len(EDGES_US) - 1,
+        else_=len(EDGES_US),
     )
     query = (
         select(columns.lane, inside.label("bin"), func.count().label("n"))
@@ -143,7 +145,7 @@ def _latency(connection: Connection, run_id: str) -> tuple[LaneLatency, ...]:
     )
     counts: dict[str, list[int]] = {}
     for row in connection.execute(query):
-        counts.setdefault(row.lane, [0] * len(EDGES_US))[row.bin] = row.n
+        counts.setdefault(row.lane, [0] * (len(EDGES_US) + 1))[row.bin] = row.n
     inference = quantiles(connection, run_id, "inference_us", SHARES, by_lane=True)
     waiting = quantiles(connection, run_id, "waiting_us", SHARES, by_lane=True)
     return tuple(
@@ -173,19 +175,20 @@ def _hops(connection: Connection, run_id: str) -> list[Flow]:
         along(func.lead(visits.c.lane)).label("after"),
     ).subquery()  # fmt: skip
     hop = case((walked.c.hop > MOST_HOPS, MOST_HOPS), else_=walked.c.hop)
+    come_from = case((walked.c.hop > MOST_HOPS, MOST_HOPS), else_=walked.c.hop - 1)
     ended = func.coalesce(DECISIONS.c.status, DECISIONS.c.state)
     ending = case((walked.c.after.is_(None), ended))
     query = (
-        select(hop.label("hop"), walked.c.before, walked.c.lane, ending.label("ending"),
-               func.count().label("n"))
+        select(hop.label("hop"), come_from.label("come_from"), walked.c.before, walked.c.lane,
+               ending.label("ending"), func.count().label("n"))
         .join(DECISIONS, DECISIONS.c.id == walked.c.decision_id)
-        .group_by(hop, walked.c.before, walked.c.lane, ending)
+        .group_by(hop, come_from, walked.c.before, walked.c.lane, ending)
         .order_by(hop, walked.c.before, walked.c.lane, ending)
     )  # fmt: skip
     found: dict[tuple[tuple[int, str], tuple[int, str]], int] = {}
     for row in connection.execute(query):
         here = (row.hop, row.lane)
-        come = (0, "asked") if row.before is None else (max(1, row.hop - 1), row.before)
+        come = (0, "asked") if row.before is None else (row.come_from, row.before)
         found[come, here] = found.get((come, here), 0) + row.n
         if row.ending is not None:
             found[here, (-1, row.ending)] = found.get((here, (-1, row.ending)), 0) + row.n

@@ -30,6 +30,8 @@ ROOT = "decision"
 EXPORT_EVERY_MS = 1_000
 EXPORT_TIMEOUT_S = 5
 END_WITHIN_MS = 3_000
+MOST_KEPT = 65_536
+"""Spans that wait to be sent; whoever submits thousands at once tells as many in a moment."""
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 Attributes = Mapping[str, str | int | float | bool | None]
 
@@ -50,7 +52,9 @@ class Spans:
         self._provider = TracerProvider(resource=resource, id_generator=self._ids)
         exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_TIMEOUT_S)
         self._provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MS)
+            BatchSpanProcessor(
+                exporter, max_queue_size=MOST_KEPT, schedule_delay_millis=EXPORT_EVERY_MS
+            )
         )
         self._tracer = self._provider.get_tracer("uptier")
 

@@ -182,14 +182,14 @@ def _broker(state: StackState | None, settings: Settings) -> str | None:
 
 
 def _queues(settings: Settings, pulse: Pulse, lengths: Mapping[str, int] | None) -> list[QueueView]:
-    open_lanes = {one.lane: one for one in pulse.waiting}
+    open_lanes = {one.lane: one for one in pulse.waiting}  # of a capped look, those that it saw
     names = dict.fromkeys((*settings.catalog.lanes, *open_lanes))
     views = []
     for name in names:
         one = open_lanes.get(name, Waiting(name))
         views.append(QueueView(
             name=name, messages=_length(lengths, name), waiting=one.queued, running=one.running,
-            oldest_s=_age(one.oldest_us, pulse.at), capped=one.capped,
+            oldest_s=_age(one.oldest_us, pulse.at), capped=pulse.capped,
         ))  # fmt: skip
     unchecked = pulse.states.get(State.ANSWERED.value, 0)
     views.append(QueueView(name=QUALITY, messages=_length(lengths, QUALITY), waiting=unchecked,

@@ -69,7 +69,7 @@ def _place(palette: Palette) -> Callable[[tuple[str, str]], tuple[int, tuple[int
 def latencies(lanes: Sequence[LaneLatency], palette: Palette) -> Html:
     """A row for each lane: how long its attempts took, on one logarithmic scale."""
     used = [n for lane in lanes for n, number in enumerate(lane.bins) if number]
-    first, last = max(0, min(used) - 1), min(len(EDGES_US) - 1, max(used) + 1)
+    first, last = max(0, min(used) - 1), min(len(EDGES_US), max(used) + 1)
     box = Box(150, 8, WIDE - 162, LANE_HIGH * len(lanes))
     wide = box.wide / (last - first + 1)
     parts = []
@@ -99,9 +99,16 @@ def _latency_row(
         if number:
             high = (LANE_HIGH - 14) * number / most
             x = box.left + (place - first) * wide
-            hint = f"{lane.lane}: {number:,} below {duration(EDGES_US[place] / 1_000_000)}"
+            hint = f"{lane.lane}: {number:,} {below(place)}"
             parts.append(rect(x + 1, floor - high, wide - 2, high, palette.lane(lane.lane), hint))
     return parts
+
+
+def below(place: int) -> str:
+    """What a bin of latency holds."""
+    if place == len(EDGES_US):
+        return f"at {duration(EDGES_US[-1] / 1_000_000)} or above"
+    return f"below {duration(EDGES_US[place] / 1_000_000)}"
 
 
 def _ms(milliseconds: float) -> str:

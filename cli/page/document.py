@@ -57,7 +57,7 @@ def document(found: Found) -> str:
 def _header(found: Found) -> Html:
     report, story = found.report, found.story
     facts = [f"{report.mode}", f"profile {report.profile}", f"seed {report.seed}",
-             f"began {_moment(story.begins)}"]  # fmt: skip
+             *([f"began {_moment(story.begins)}"] if story.begins else [])]  # fmt: skip
     return tag(
         "header",
         tag("p", "Uptier · run report", class_="eyebrow"),

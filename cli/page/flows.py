@@ -70,9 +70,14 @@ def _scale(
     columns: Sequence[Sequence[Place]], links: Sequence[Flow], high: float, total: int
 ) -> float:
     """Pixels a decision, such that the fullest column fits."""
-    fits = [(high - GAP * (len(column) - 1)) / sum(_size(p, links) for p in column)
+    fits = [(high - _gap(column, high) * (len(column) - 1)) / sum(_size(p, links) for p in column)
             for column in columns if column]  # fmt: skip
     return min(fits, default=high / max(total, 1))
+
+
+def _gap(column: Sequence[Place], high: float) -> float:
+    """Pixels between the bars of a column: at most half of it is left empty."""
+    return min(GAP, high / 2 / max(1, len(column) - 1))
 
 
 def _laid_out(
@@ -82,10 +87,11 @@ def _laid_out(
     step = box.wide / max(1, len(columns) - 1)
     for number, column in enumerate(columns):
         highs = [max(LEAST, _size(place, links) * scale) for place in column]
-        y = box.top + (box.high - sum(highs) - GAP * (len(column) - 1)) / 2
+        gap = _gap(column, box.high)
+        y = box.top + (box.high - sum(highs) - gap * (len(column) - 1)) / 2
         for place, high in zip(column, highs, strict=True):
             nodes[place] = Node(box.left + step * number, y, high)
-            y += high + GAP
+            y += high + gap
     return nodes
 
 

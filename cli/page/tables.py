@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+from cli.page.charts import below
 from cli.page.drawing import count, duration, money, share
 from cli.page.markup import Html, table, tag
 from cli.page.palette import Palette
@@ -55,13 +56,11 @@ def latency_bins(lanes: Sequence[LaneLatency], palette: Palette) -> Html:
     """How many attempts of each lane were how fast."""
     ordered = sorted(lanes, key=lambda one: palette.order(one.lane))
     rows = [
-        [duration(edge / 1_000_000), *(count(lane.bins[place]) for lane in ordered)]
-        for place, edge in enumerate(EDGES_US)
+        [below(place), *(count(lane.bins[place]) for lane in ordered)]
+        for place in range(len(EDGES_US) + 1)
         if any(lane.bins[place] for lane in ordered)
     ]
-    return table(
-        ["below", *(lane.lane for lane in ordered)], rows, "Attempts, by time at the model"
-    )
+    return table(["took", *(lane.lane for lane in ordered)], rows, "Attempts, by time at the model")
 
 
 def flows(links: Sequence[Flow]) -> Html:

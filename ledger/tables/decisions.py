@@ -5,6 +5,9 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Index, Text, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
+PAID = text("(cost_micros > 0 OR estimated_micros > 0)")
+"""Attempts that cost something or may; word by word what their index says, or it is not used."""
+
 
 class Run(SQLModel, table=True):
     """What decisions belong to: a simulation, a batch, a single question."""
@@ -91,6 +94,7 @@ class Attempt(SQLModel, table=True):
         UniqueConstraint("decision_id", "lane", "number", name="uq_attempt_decision_lane_number"),
         Index("ix_attempt_outcome", "outcome", sqlite_where=text("outcome = 'intent'"),
               postgresql_where=text("outcome = 'intent'")),
+        Index("ix_attempt_paid", "id", sqlite_where=PAID, postgresql_where=PAID),
     )  # fmt: skip
 
     id: str = Field(primary_key=True, max_length=32)

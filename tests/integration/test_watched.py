@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -24,6 +25,7 @@ from config.errors import ConfigurationError
 from config.queues import make_app
 from config.settings import load_settings
 from ledger import tracing
+from ledger.spans import EXPORT_EVERY_MS
 from routing.decision import ChoiceOutput, Decision, Settled, TextOutput
 from tests.integration.collector import Collector, Span, collecting
 from tests.integration.stacks import state_of, wait_until
@@ -154,7 +156,11 @@ def whole_traces(watched: Watched, ids: list[str]) -> dict[str, list[Span]]:
         traces = watched.collector.by_trace()
         return all(any(s.name == "decision" for s in traces.get(i, ())) for i in ids)
 
-    wait_until(complete, 20)
+    wait_until(complete, 60)
+    told = -1
+    while told != len(watched.collector.spans):  # each process sends its own, every second
+        told = len(watched.collector.spans)
+        time.sleep(2 * EXPORT_EVERY_MS / 1000)
     return watched.collector.by_trace()
 
 
@@ -236,6 +242,8 @@ def test_no_prompt_is_in_traces_logs_or_metrics(
 def test_logs_are_objects_with_run_and_decision(
     watched: Watched, settled: dict[str, Settled]
 ) -> None:
+    ids = {one.id for one in settled.values()}
+    wait_until(lambda: all(any(i in line for _, line in watched.logs()) for i in ids), 60)
     lines = [(name, json.loads(line)) for name, line in watched.logs()]
     assert {told["worker"] for _, told in lines} == {"tier1-1", "tier2-1", "quality-1"}
     [failed] = [told for _, told in lines if told["message"].startswith("an attempt failed")]

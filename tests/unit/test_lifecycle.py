@@ -243,6 +243,24 @@ def test_of_attempts_over_lanes_the_best_score_then_the_surest_then_the_latest_c
     assert (settled.status, settled.answer) == (Status.DEGRADED, best)
 
 
+@pytest.mark.parametrize(("calibrated", "best"), [(None, "B"), ((0.9, 0.1), "A")])
+def test_what_two_models_say_of_themselves_counts_only_once_calibrated(
+    engine: Engine, run_id: str, calibrated: tuple[float, ...] | None, best: str
+) -> None:
+    ids = submit(engine, run_id, "a")
+    for hop, (label, p_answer) in enumerate([("A", 0.9), ("B", 0.6)]):
+        claim(engine, ids, f"t{hop}", now=20 + hop, lane=f"tier{hop + 1}")
+        tried = replace(answer(ids[0], label), fingerprint=f"f{hop}", calibrated=calibrated)
+        lifecycle.record(engine, f"t{hop}", [tried], now=30 + hop)
+        ends = {"degrade": "no lane left"} if hop else {"climb_to": (1, "tier2")}
+        ruled = ruling(engine, ids[0], score=0.6, **ends)
+        verdict = StoredVerdict.model_validate_json(ruled.verdict)
+        told = verdict.model_copy(update={"p_answer": p_answer, "passed": False})
+        ruled = replace(ruled, verdict=told.model_dump_json(), passed=False)
+        lifecycle.rule(engine, [ruled], now=40 + hop)
+    assert lifecycle.find_settled(engine, ids)[0].answer == best
+
+
 def test_without_a_usable_attempt_no_answer_is_handed_back(engine: Engine, run_id: str) -> None:
     ids = submit(engine, run_id, "a")
     claim(engine, ids, "t", now=20)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import alembic.command
 import pytest
 from sqlalchemy import Engine, event
 
@@ -15,7 +16,7 @@ from config.settings import Settings
 from ledger import lanes, lifecycle
 from ledger.answers import find_answered
 from ledger.clock import now
-from ledger.database import migrate, reading
+from ledger.database import _alembic_config, migrate, reading
 from ledger.metrics.standing import standing
 from ledger.records import StoredVerdict, Tried
 from ledger.rulings import Ruling, Settlement
@@ -91,6 +92,12 @@ def test_neither_the_steward_nor_a_scrape_goes_through_what_has_settled(
     engine: Engine, plans: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     settings = Settings(data_dir=tmp_path, profile="tiny")
+    run_id = start_run(engine, mode="test", profile="tiny", now=0).id
+    items = [planned(f"k{number}", "tier1", "tier2") for number in range(40)]
+    ids = list(lifecycle.submit(engine, run_id, items, now() - 10**9).ids)
+    lifecycle.claim(engine, "tier1", ids[:9], token="t", now=now() - 10**8, lease_us=1)
+    lifecycle.claim(engine, "tier1", ids[9:20], token="u", now=now(), lease_us=10**9)
+    lifecycle.record(engine, "u", [Tried(i, "m", "f", raw="A") for i in ids[9:15]], now())
     app = make_app(settings, "redis://127.0.0.1:9")
     steward = Steward(
         settings, engine=engine, publisher=Publisher(app, engine), holder="me", clock=now
@@ -106,9 +113,11 @@ def test_neither_the_steward_nor_a_scrape_goes_through_what_has_settled(
 
 def test_an_older_ledger_learns_it(engine: Engine, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
+    config = _alembic_config()
     with engine.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM sqlite_stat1")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0012'")
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "0012")
+        assert not connection.exec_driver_sql("SELECT * FROM sqlite_stat1").all()
     migrate(settings)
     with reading(engine) as connection:
         query = "SELECT idx FROM sqlite_stat1 WHERE tbl = 'decision'"

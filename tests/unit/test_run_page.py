@@ -20,7 +20,7 @@ from cli.page.markup import escaped
 from ledger.database import writing
 from ledger.reports import report
 from ledger.run_extremes import FEW, MOST_CHARS, slowest, worst_scored
-from ledger.run_story import CONFIDENCES, run_story
+from ledger.run_story import BINS, CONFIDENCES, run_story
 from ledger.runs import find_run
 from routing.decision import ChoiceOutput, Privacy, TextOutput
 from tests.unit.house import House
@@ -262,6 +262,26 @@ def test_a_run_without_decisions_has_a_page_too(house: House) -> None:
     page = document(found_of(house))
     assert_harmless(page)
     assert "Nothing to draw" in page
+    assert "began" not in page
+
+
+def test_clocks_that_disagree_stay_inside_the_chart(house: House) -> None:
+    for number in range(3):
+        house.ask("question", f"easy {number}", AB)
+    first = min(row["id"] for row in rows(house.engine, "decision"))
+    with writing(house.engine) as connection:
+        early = "UPDATE decision SET settled_at = created_at - 10000000 WHERE id = :id"
+        connection.execute(text(early), {"id": first})
+    assert {one.bin for one in found_of(house).story.settled} <= set(range(BINS))
+
+
+def test_an_attempt_of_twenty_minutes_is_not_told_as_one_of_less(house: House) -> None:
+    house.ask("question", "easy", AB)
+    with writing(house.engine) as connection:
+        connection.execute(text("UPDATE attempt SET inference_us = 1200000000"))
+    found = found_of(house)
+    assert found.story.latency[0].bins[-1] == 1
+    assert "at 16 min 40 s or above" in document(found)
 
 
 MANY = 200_000
