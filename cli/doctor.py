@@ -16,8 +16,7 @@ from cli.output import err, out, print_json
 from config.deployment import check_secrets
 from config.settings import load_settings
 from workers.doctor.examination import examine
-from workers.doctor.finding import Finding, State, worst
-from workers.doctor.weights import Tell
+from workers.doctor.finding import Finding, State, Tell, worst
 
 STYLES = {State.OK: "green", State.WARN: "yellow", State.FAIL: "red"}
 

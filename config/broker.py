@@ -27,7 +27,8 @@ TROUBLES = (
         ("NOAUTH", "WRONGPASS", "ACCESS_REFUSED", "AuthenticationError", "Authentication required",
          "invalid username", "invalid password", "without any password configured"),
         "refuses the user or the password: correct them in UPTIER_BROKER_URL (characters such as "
-        "/ or @ are written %2F and %40)",
+        "/ or @ are written %2F and %40), or the password in the file of "
+        "UPTIER_BROKER_PASSWORD_FILE",
     ),
     (
         ("NOT_ALLOWED",),

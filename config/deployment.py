@@ -30,8 +30,15 @@ def _password(text: str) -> str | None:
     return f"has fewer than {LEAST_CHARS} characters" if len(text) < LEAST_CHARS else None
 
 
+def _broker_password(text: str) -> str | None:
+    # It stands between quotes in the server's configuration, where both have a meaning.
+    return 'holds a " or a \\' if {'"', "\\"} & set(text) else _password(text)
+
+
 def _login(text: str) -> str | None:
     user, colon, password = text.partition(":")
+    if not (text.isascii() and text.isprintable()):
+        return "has characters other than printable ASCII"
     return _password(password) if user and colon else "is not user:password"
 
 
@@ -40,7 +47,7 @@ def _optional(text: str) -> str | None:
 
 
 SECRETS = (
-    Secret("broker_password", "the broker's password", _password),
+    Secret("broker_password", "the broker's password", _broker_password),
     Secret("database_password", "the database's password", _password),
     Secret("gateway_key", "the gateway's key", _password),
     Secret("flower_login", "Flower's login", _login),

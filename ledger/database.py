@@ -50,9 +50,10 @@ SERVER_SIDE = {
     **{f"tcp_{name}": value for name, value in KEEPALIVE.items()},
 }
 """What the server is told of a connection."""
+OR_FILE = ", or into the file of UPTIER_DATABASE_PASSWORD_FILE"
 MENDS = (
-    ("password authentication failed", "correct the password in UPTIER_DATABASE_URL"),
-    ("no password supplied", "put the password into UPTIER_DATABASE_URL"),
+    ("password authentication failed", "put the right one into UPTIER_DATABASE_URL" + OR_FILE),
+    ("no password supplied", "put the password into UPTIER_DATABASE_URL" + OR_FILE),
     ("no pg_hba.conf entry", "let this host in (pg_hba.conf), or correct UPTIER_DATABASE_URL"),
     ("certificate verify failed", "name the authority in UPTIER_DATABASE_URL (sslrootcert=...)"),
     ("does not support SSL", "drop sslmode from UPTIER_DATABASE_URL, or give the server TLS"),

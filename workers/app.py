@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from config import logs
 from config.broker import check_broker
+from config.catalog import IN_PROCESS
 from config.errors import ConfigurationError
 from config.queues import INTAKE, QUALITY, make_app
 from config.settings import Settings
@@ -106,7 +107,8 @@ def _live(app: Celery, settings: Settings, lane: str, office: Office) -> None:
     """Announce the worker while it lives; a quality worker is a steward beside."""
     token = os.environ.get(TOKEN) or new_id()
     engine = open_ledger(settings)
-    _announce(engine, Life(token, os.environ.get("UPTIER_WORKER_NAME", lane), lane), office)
+    life = Life(token, os.environ.get("UPTIER_WORKER_NAME", lane), lane)
+    _announce(engine, life, office, may_offload=_may_offload(settings, lane))
     if lane == QUALITY:
         # Its pool waits so many tenths of a second for a child that is gone when it is told to
         # stop; 30 s by default, in which nothing is checked.
@@ -126,13 +128,19 @@ def _messages() -> dict[str, int]:
     return {"begun": begun, "held": held, "finished": max(0, begun - held)}
 
 
-def _announce(engine: Engine, life: Life, office: Office) -> None:
+def _may_offload(settings: Settings, lane: str) -> bool:
+    """Whether the lane's model is computed in this process, on a card if there is one."""
+    model = None if lane == QUALITY else settings.catalog.lane_model(lane)
+    return model is not None and model.backend in IN_PROCESS and model.gpu_layers != 0
+
+
+def _announce(engine: Engine, life: Life, office: Office, *, may_offload: bool) -> None:
     """Tell the ledger when the worker is ready, every few seconds, and when it stops."""
 
     def _beat() -> None:
         figures: dict[str, float] = {**_messages()}
         if life.lane != QUALITY:
-            figures |= office.answerer().figures() | card_figures()
+            figures |= office.answerer().figures() | card_figures(lone=may_offload)
         announce(engine, life, "ready", figures)
 
     @signals.worker_ready.connect(weak=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 from pydantic import Field
 
+from config.errors import ConfigurationError
 from config.load import read_toml, validated
 from config.weights import Strict
 from workers.nvml import read_cards
@@ -21,6 +22,7 @@ GB_MB = 1024
 MOST_GB = 100_000
 """What a described machine or card may have."""
 CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+THREADS = "UPTIER_THREADS"
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,20 @@ def physical_cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     return max(1, min(physical, allowed or physical))
+
+
+def threads_asked(environ: Mapping[str, str] = os.environ) -> int:
+    """The threads that ``UPTIER_THREADS`` asks for; 0 if it asks for none.
+
+    Raises:
+        ConfigurationError: it is no whole number.
+    """
+    asked = environ.get(THREADS, "").strip() or "0"
+    if not (asked.isascii() and asked.isdecimal()):
+        raise ConfigurationError(
+            f"{THREADS} {asked!r} is not a whole number: set it to 1 or more, or leave it out"
+        )
+    return int(asked)
 
 
 def usable_memory_mb() -> int:

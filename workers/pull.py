@@ -19,6 +19,7 @@ from config.settings import Settings
 from workers import hub, wheels
 from workers.models import (
     adapters_of,
+    copies_while_pulled,
     hub_key,
     original_path,
     partial_bytes,
@@ -140,8 +141,7 @@ class _Pull:
         self._joined.unlink(missing_ok=True)
         if self._weights.size is None:
             return
-        # The parts and the file they are joined into lie side by side for a moment.
-        copies = 1 if isinstance(self._weights.source, HubSource) else 2
+        copies = copies_while_pulled(self._weights)
         needed = copies * self._weights.size - partial_bytes(self._partial)
         free = shutil.disk_usage(self._partial).free
         if free < needed:

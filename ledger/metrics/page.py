@@ -28,6 +28,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.catalog import Catalog
+from config.errors import UptierError
 from config.queues import QUALITY
 from config.settings import Settings
 from ledger.clock import now
@@ -79,7 +80,7 @@ class Page(Collector):
         began = time.perf_counter()
         try:
             sums, samples = self._read()
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, UptierError) as error:
             self._tell(str(error).splitlines()[0])
             sums, samples = None, []
         samples = [

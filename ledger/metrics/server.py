@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,9 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A scraper that hangs up is nobody's fault; whatever else it is goes into the log."""
-        log.debug("metrics: a request failed", exc_info=True)
+        hung_up = isinstance(sys.exc_info()[1], ConnectionError | TimeoutError)
+        level = logging.DEBUG if hung_up else logging.WARNING
+        log.log(level, "metrics: a request failed", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):

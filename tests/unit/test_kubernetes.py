@@ -17,7 +17,14 @@ from config.settings import Settings
 from tests.containers import ROOT, seconds, services, tool
 
 HERE = ROOT / "deploy" / "kubernetes"
-FOLDERS = ("base", "components/cloud", "overlays/cluster", "overlays/on-demand")
+FOLDERS = (
+    "base",
+    "components/cloud",
+    "components/simulation",
+    "overlays/cluster",
+    "overlays/on-demand",
+    "overlays/simulation",
+)
 KUBECTL = tool("kubectl")
 OLDEST = "uptier_oldest_waiting_seconds"
 
@@ -167,6 +174,46 @@ def test_simulations_need_no_card() -> None:
     assert "$(JOB_COMPLETION_INDEX)" in pod(job)["containers"][0]["args"]
 
 
+def test_simulations_run_only_where_they_are_asked_for() -> None:
+    """What a job's pods are cannot be changed: a second apply of the cluster would fail."""
+    assert [f for f in FOLDERS if any(o["kind"] == "Job" for o in objects(f))] == [
+        "components/simulation"
+    ]
+    asking = {
+        folder: yaml.safe_load((HERE / folder / "kustomization.yaml").read_text())
+        for folder in FOLDERS
+    }
+    with_jobs = {
+        f for f, k in asking.items() if "../../components/simulation" in k.get("components", [])
+    }
+    assert with_jobs == {"overlays/simulation"}
+    assert asking["overlays/simulation"]["resources"] == ["../cluster"]
+    assert named("Job", "simulation")["spec"]["ttlSecondsAfterFinished"] > 0
+
+
+def test_only_the_gateway_is_open_to_others() -> None:
+    policies = {o["metadata"]["name"]: o["spec"] for o in ALL if o["kind"] == "NetworkPolicy"}
+    offered = {o["metadata"]["name"]: o["spec"] for o in ALL if o["kind"] == "Service"}
+    assert set(policies) == set(offered) - {"gateway"}
+    ours = {"podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "uptier"}}}
+    keda = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "keda"}}}
+    for name, spec in policies.items():
+        assert spec["podSelector"]["matchLabels"] == offered[name]["selector"]
+        assert "Ingress" in spec["policyTypes"]
+        [rule] = spec["ingress"]
+        assert rule["from"] == ([ours, keda] if name == "prometheus" else [ours])
+        assert [each["port"] for each in rule["ports"]] == [
+            each["targetPort"] for each in offered[name]["ports"]
+        ]
+
+
+def test_quality_workers_have_the_weights_by_which_they_know_what_serves_a_lane() -> None:
+    quality = named("Deployment", "quality")
+    [worker] = pod(quality)["containers"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in worker["volumeMounts"]
+    assert [each["args"] for each in pod(quality)["initContainers"]][-1] == ["models", "pull"]
+
+
 def test_who_may_be_moved_leaves_enough_behind() -> None:
     budgets = {o["metadata"]["name"]: o["spec"] for o in ALL if o["kind"] == "PodDisruptionBudget"}
     assert set(budgets) == {"tier1", "tier2", "quality", "gateway"}
@@ -191,6 +238,8 @@ def test_tier_1_stays_hot_and_tier_2_comes_and_goes_by_its_oldest_waiting_decisi
         assert metadata["query"] == f'max({OLDEST}{{lane="{lane}"}})'
         assert metadata["serverAddress"] == f"http://prometheus.uptier.svc:{server}"
         assert all(isinstance(value, str) for value in metadata.values())
+        # Else a ledger that is away would count as nothing that waits, and tier 2 would leave.
+        assert metadata["ignoreNullValues"] == "false"
         assert spec["cooldownPeriod"] >= Settings.model_fields["lease_s"].default
 
 
@@ -201,7 +250,7 @@ def test_the_metric_that_scaling_goes_by_is_exported() -> None:
 
 
 @pytest.mark.skipif(KUBECTL is None, reason="kubectl is not here")
-@pytest.mark.parametrize("overlay", ["cluster", "on-demand"])
+@pytest.mark.parametrize("overlay", ["cluster", "on-demand", "simulation"])
 def test_kustomize_itself_builds_the_overlays(tmp_path: Path, overlay: str) -> None:
     command = [str(KUBECTL), "kustomize", HERE / "overlays" / overlay]
     done = subprocess.run(
@@ -213,7 +262,8 @@ def test_kustomize_itself_builds_the_overlays(tmp_path: Path, overlay: str) -> N
     replicas = {
         o["metadata"]["name"]: o["spec"].get("replicas") for o in built if o["kind"] == "Deployment"
     }
-    whose = (2, 1) if overlay == "cluster" else (None, None)  # KEDA's to say
+    whose = (None, None) if overlay == "on-demand" else (2, 1)  # KEDA's to say
+    assert any(o["kind"] == "Job" for o in built) == (overlay == "simulation")
     assert (replicas["tier1"], replicas["tier2"]) == whose
     settings = next(o for o in built if o["metadata"]["name"].startswith("uptier-settings-"))
     used = {

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, event, select
 
+from config.errors import LedgerError
 from config.settings import Settings
 from ledger import lifecycle, sweeping
 from ledger.budgets import Bound, payer_scope, reserve
@@ -406,6 +407,39 @@ def test_a_ledger_that_fails_is_told_and_the_page_stays(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     (tmp_path / "ledger.db").write_bytes(b"no database at all" * 100)
     assert page_of(settings)["uptier_ledger_up", ()] == 0
+
+
+def test_a_ledger_that_cannot_be_opened_is_told_and_the_page_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(settings: Settings) -> Engine:
+        raise LedgerError("data directory /srv/uptier is not writable: name another")
+
+    (tmp_path / "ledger.db").touch()
+    monkeypatch.setattr("ledger.metrics.page.open_ledger", refuse)
+    assert page_of(settings_of(tmp_path))["uptier_ledger_up", ()] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "level"), [(KeyError("ours"), "WARNING"), (BrokenPipeError("theirs"), "DEBUG")]
+)
+def test_a_request_that_fails_is_a_warning_unless_its_client_hung_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    fault: Exception, level: str,
+) -> None:  # fmt: skip
+    import urllib.request
+
+    def fail(page: Page) -> bytes:
+        raise fault
+
+    monkeypatch.setattr(Page, "text", fail)
+    with (
+        caplog.at_level("DEBUG", logger="ledger.metrics.server"),
+        served(settings_of(tmp_path), "127.0.0.1", 0, names="--port") as address,
+        pytest.raises(OSError),
+    ):
+        urllib.request.urlopen(address, timeout=10)
+    assert [r.levelname for r in caplog.records if "a request failed" in r.message] == [level]
 
 
 def test_the_page_is_served_and_a_taken_port_is_told(engine: Engine, tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
 
+from config.broker import _diagnosis
 from config.errors import ConfigurationError
 from config.gateway import KEY_VARIABLE, take_plain_key
 from config.keys import find_key
 from config.secrets import redact
 from config.settings import load_settings
+from ledger.database import ledger_error
 from workers.launch import process_environment
 
 PASSWORD = "p@ss/w:rd?"
@@ -120,3 +124,13 @@ def test_a_file_of_root_that_our_group_may_read_is_as_kubernetes_mounts_it(
     secret.chmod(0o460)
     with pytest.raises(ConfigurationError, match="chmod 600"):
         find_key(KEY, None, environ)
+
+
+def test_who_is_refused_is_told_of_the_file_that_the_password_may_come_from() -> None:
+    engine = create_engine("sqlite://")
+    for said in ("password authentication failed for user", "no password supplied"):
+        error = ledger_error(engine, DBAPIError("", None, Exception(said)))
+        assert "the file of UPTIER_DATABASE_PASSWORD_FILE" in str(error)
+        assert str(error).count("; ") == 1  # the doctor parts what was said from its mend there
+    line = _diagnosis("redis://broker", Exception("WRONGPASS invalid username-password pair"))
+    assert "the file of UPTIER_BROKER_PASSWORD_FILE" in line

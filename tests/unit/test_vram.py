@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from config.catalog import BackendName
 from tests.fake_nvml import pynvml as fake
 from workers import vram
+from workers.app import _may_offload
 from workers.nvml import read_cards
 from workers.vram import card_figures
 
@@ -29,9 +31,11 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr("workers.vram.pynvml", fake)
     monkeypatch.setattr(fake, "_open", 0)
     monkeypatch.setenv("FAKE_NVML", json.dumps(CARDS))
-    vram._begun.cache_clear()
+    for remembered in (vram._begun, vram._lone_card):
+        remembered.cache_clear()
     yield monkeypatch
-    vram._begun.cache_clear()
+    for remembered in (vram._begun, vram._lone_card):
+        remembered.cache_clear()
 
 
 @pytest.mark.parametrize("card", ["1", "GPU-bb"])
@@ -63,3 +67,44 @@ def test_a_card_that_is_lost_takes_nothing_along(nvml: Any, card: str) -> None:
 def test_without_a_driver_nothing_is_told(nvml: Any) -> None:
     nvml.delenv("FAKE_NVML")
     assert card_figures({"CUDA_VISIBLE_DEVICES": "0"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("cards", "number", "memory"),
+    [(CARDS[:1], 0.0, 12.0), ([{**CARDS[2], "slices": [{"uuid": "MIG-b", "memory_mb": 5 * 1024}]}],
+                              0.0, 5.0)],
+)  # fmt: skip
+def test_the_only_card_of_a_container_is_its_workers(
+    nvml: Any, cards: list[Any], number: float, memory: float
+) -> None:
+    """Engines give a container its card without a word in CUDA_VISIBLE_DEVICES."""
+    nvml.setenv("FAKE_NVML", json.dumps(cards))
+    told = card_figures({}, lone=True)
+    assert (told["gpu"], told["vram_total_bytes"]) == (number, memory * GIB)
+    assert card_figures({}) == {}
+    assert card_figures({"CUDA_VISIBLE_DEVICES": ""}, lone=True) == {}  # kept from every card
+
+
+def test_of_several_cards_none_is_taken_for_the_workers_own(nvml: Any) -> None:
+    assert card_figures({}, lone=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("backend", "layers", "own"),
+    [("llama_cpp", -1, True), ("llama_cpp", 0, False), ("anthropic", -1, False)],
+)
+def test_only_a_worker_that_computes_on_cards_takes_the_only_one_for_its_own(
+    backend: str, layers: int, own: bool
+) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.backend, self.gpu_layers = BackendName(backend), layers
+
+    class Settings:
+        class catalog:
+            @staticmethod
+            def lane_model(lane: str) -> Model:
+                return Model()
+
+    assert _may_offload(Settings, "tier1") is own  # type: ignore[arg-type]
+    assert _may_offload(Settings, "quality") is False  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from workers.engine.grammar import grammar
 from workers.engine.jobs import ChoiceJob, Job, Result, TextJob
 from workers.engine.labels import build_trie
 from workers.engine.limits import check_model
-from workers.gpus import physical_cores
+from workers.gpus import physical_cores, threads_asked
 from workers.models import adapter_paths, weights_path
 from workers.needs import PREFIX_CELLS
 from workers.turns import OWN_CORES, CpuTurns
@@ -205,7 +205,7 @@ def open_llama(settings: Settings, lane_name: str) -> LlamaBackend:
         batch=model.batch,
         micro_batch=model.batch,
         sequences=SEQUENCES,
-        threads=int(os.environ.get("UPTIER_THREADS", 0)) or lane.threads or physical_cores(),
+        threads=threads_asked() or lane.threads or physical_cores(),
         gpu_layers=model.gpu_layers,
     )
     path = weights_path(settings, lane.model)

@@ -6,7 +6,6 @@ grammar: JSON is whatever the model writes, and the quality check turns away wha
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from workers.backends.http_logprobs import Scores
 from workers.backends.http_questions import CHOICE_TOKENS, cut, stops
 from workers.backends.transformers_choice import Question, score
 from workers.backends.transformers_prompts import Prompts
+from workers.gpus import threads_asked
 from workers.models import weights_path
 from workers.pieces import Pieces
 
@@ -183,7 +183,7 @@ def open_transformers(settings: Settings, lane_name: str) -> TransformersBackend
     lane = settings.catalog.lanes[lane_name]
     model = settings.catalog.models[lane.model]
     torch, transformers = (_extra(name, lane.model) for name in ("torch", "transformers"))
-    if threads := int(os.environ.get("UPTIER_THREADS", 0)) or lane.threads:
+    if threads := threads_asked() or lane.threads:
         torch.set_num_threads(threads)
     place, options = _place(settings, lane.model, model)
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+Tell = Callable[[str, int, int], None]
+"""Told the name of a file that is hashed, the bytes hashed of it, and its size."""
 
 
 class State(StrEnum):

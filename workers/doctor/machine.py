@@ -1,4 +1,4 @@
-"""The machine: cards and their driver, memory, disk, compiler."""
+"""The machine: cards and their driver, memory, compiler; its disks are in disk.py."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 import psutil
 
-from config.catalog import IN_PROCESS, BackendName, Model
+from config.catalog import IN_PROCESS, BackendName
 from config.errors import ConfigurationError, WeightsError
 from config.settings import Settings
+from workers.doctor.disk import GB, disks, file_bytes
 from workers.doctor.finding import Finding, failure, warning, well
 from workers.gpus import MIB, Gpu, detect_gpus, usable_memory_mb
-from workers.models import original_path, select, weights_of
 from workers.needs import lane_needs
 from workers.placement import place
 from workers.plan_view import hardware_here
 
 MB = 1_000_000
-GB = 1_000_000_000
-BYTES_PER_PARAMETER = 0.6
-"""Of a model at four bits with its scales, where the catalog does not say how large the file is."""
-LEDGER_BYTES = 2 * GB
-"""For the ledger, logs and prepared formats beside the weights."""
 COMPILERS = ("c++", "g++", "clang++")
 DRIVER = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
 DRIVER_TIMEOUT_S = 20
@@ -36,7 +30,7 @@ LOADING = (ImportError, OSError, RuntimeError)
 def machine(settings: Settings) -> list[Finding]:
     """What the machine has, beside what the profile asks of it."""
     gpus = detect_gpus()
-    room = [*_placement(settings, gpus), _memory(settings, gpus), *_disks(settings)]
+    room = [*_placement(settings, gpus), _memory(settings, gpus), *disks(settings)]
     return [*_cards(settings, gpus), *room, _compiler()]
 
 
@@ -111,12 +105,14 @@ def _memory(settings: Settings, gpus: Sequence[Gpu] | None) -> Finding:
     total = usable_memory_mb() * MIB
     free = min(memory.available, total)
     has = f"{total / GB:.1f} GB, {free / GB:.1f} GB of it free"
-    if gpus:
+    carded = {n for n in _in_process(settings) if gpus and _goes_to_card(settings, n)}
+    needs = {n: bytes_in_memory(settings, n) for n in _in_process(settings) if n not in carded}
+    if carded and not needs:
         return well("memory", f"{has}; models go to the cards")
-    needs = {name: bytes_in_memory(settings, name) for name in _in_process(settings)}
     workers = settings.catalog.lanes.values()
     need = sum(needs.get(lane.model, 0) * lane.workers for lane in workers)
-    said = f"{has}; the models of profile {settings.profile} take about {need / GB:.1f} GB"
+    which = f"models of profile {settings.profile}" + (" that go to no card" if carded else "")
+    said = f"{has}; the {which} take about {need / GB:.1f} GB"
     mend = "choose a smaller profile or fewer workers (`uptier models list` has the sizes)"
     if need > total:
         return failure("memory", said, mend)
@@ -131,43 +127,21 @@ def _in_process(settings: Settings) -> list[str]:
     return [name for name in used if catalog.models[name].backend in IN_PROCESS]
 
 
+def _goes_to_card(settings: Settings, name: str) -> bool:
+    """Whether a model in process leaves the machine's memory for a card, where there is one."""
+    model = settings.catalog.models[name]
+    if model.backend is not BackendName.LLAMA_CPP:
+        return model.gpu_layers != 0
+    try:
+        return model.gpu_layers != 0 and _offloads()
+    except LOADING:
+        return False  # the line of llama.cpp tells
+
+
 def bytes_in_memory(settings: Settings, name: str) -> int:
     """About how much a worker of a model takes: its weights, or the catalog's estimate if more."""
     model = settings.catalog.models[name]
-    return max(_file_bytes(model), (model.vram_mb or 0) * MB)
-
-
-def _file_bytes(model: Model) -> int:
-    if model.weights is not None and model.weights.size is not None:
-        return model.weights.size
-    return int((model.parameters_b or 0) * GB * BYTES_PER_PARAMETER)
-
-
-def _disks(settings: Settings) -> list[Finding]:
-    to_fetch = sum(_still_to_fetch(settings, name) for name in select(settings))
-    wanted = {settings.models_dir: to_fetch, settings.data_dir: LEDGER_BYTES}
-    places = {"weights": settings.models_dir, "data": settings.data_dir}
-    return [_disk(f"disk of {what}", path, wanted[path]) for what, path in places.items()]
-
-
-def _still_to_fetch(settings: Settings, name: str) -> int:
-    try:
-        there = original_path(settings, name).exists()
-    except WeightsError:
-        return 0  # the line of the weights tells
-    has_source = weights_of(settings, name).source.kind != "file"
-    return 0 if there or not has_source else _file_bytes(settings.catalog.models[name])
-
-
-def _disk(name: str, path: Path, need: int) -> Finding:
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    said = f"{free / GB:.1f} GB free at {there}"
-    if free < need:
-        short = f"{said}, {need / GB:.1f} GB are needed"
-        setting = "UPTIER_MODELS_DIR" if "weights" in name else "UPTIER_DATA_DIR"
-        return failure(name, short, f"make room, or set {setting} to another disk")
-    return well(name, said if need in (0, LEDGER_BYTES) else f"{said}, {need / GB:.1f} GB to fetch")
+    return max(file_bytes(model), (model.vram_mb or 0) * MB)
 
 
 def _compiler() -> Finding:

