@@ -22,7 +22,7 @@ def written_whole(path: Path, option: str = "") -> Iterator[Path]:
     named = f"{option} {path}".strip()
     whole = Path(os.path.realpath(path))
     if os.path.exists(whole) and not os.path.isfile(whole):
-        raise InputError(f"{named} is no file: name another")
+        raise InputError(f"{named} cannot be written: it is no file; name another file")
     unfinished = whole.with_name(f".{whole.name}.part")
     try:
         yield unfinished
