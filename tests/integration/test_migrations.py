@@ -42,7 +42,7 @@ def test_those_who_start_at_once_make_the_tables_once(place: Place) -> None:
 @pytest.mark.parametrize(
     ("said", "mend"),
     [
-        ('FATAL:  password authentication failed for user "ann"', "correct the password"),
+        ('FATAL:  password authentication failed for user "ann"', "UPTIER_DATABASE_PASSWORD_FILE"),
         ("connection refused", "check UPTIER_DATABASE_URL"),
         ('connection failed: FATAL:  database "none" does not exist', "create the database"),
         ('FATAL: no pg_hba.conf entry for host "10.0.0.1"', "let this host in"),
